@@ -24,17 +24,18 @@ BY_PIP := $(PIP) --require-hashes --requirement
 BY_UV := awk '/^uv==/,!/\\$$/' requirements.lock | $(BY_PIP) /dev/stdin && \
 	$(BIN)/uv pip install --quiet --python $(BIN)/python --compile-bytecode --require-hashes --requirement requirements.lock
 
-.PHONY: help run test verify verify-containers bench bench-quick bench-scale chaos chaos-broken chaos-baseline check audit messages format lock setup hooks
+.PHONY: help run test verify verify-containers bench bench-quick bench-scale chaos chaos-broken chaos-baseline check audit messages api-reference format lock setup hooks
 
 help:
 	@echo "make run             Run the whole system on this machine; Ctrl-C stops it"
 	@echo "make test            Run all tests"
-	@echo "make check           Check format, lint, types, layers, migrations, translations, prose, spelling and lock files"
+	@echo "make check           Check format, lint, types, layers, migrations, translations, API reference, prose, spelling and lock files"
 	@echo "make verify          Run the checks too slow for CI: all crash points, long fuzzing and chaos, coverage; takes hours"
 	@echo "make verify-containers  Run docker-compose.yml and the image with podman, without a registry; needs root on Debian"
 	@echo "make hooks           Install the pre-commit hooks, which run the fast checks"
 	@echo "make format          Format the code and fix lint errors"
 	@echo "make messages        Update the translation catalogues from the sources"
+	@echo "make api-reference   Update docs/api from the sources, and its examples from running services"
 	@echo "make lock            Update requirements.lock from pyproject.toml; UPGRADE=1 for the newest versions"
 	@echo "make audit           Check requirements.lock for known vulnerabilities; needs the network"
 	@echo "make bench-quick     Compare the cost of requests and messages with the merge base; BASE=main, ROUNDS=11"
@@ -117,6 +118,7 @@ check: $(READY)
 	$(BIN)/lint-imports
 	$(BIN)/python -m deploy.check_migrations
 	$(BIN)/python -m deploy.messages --check
+	$(BIN)/python -m deploy.api_reference --check
 	$(BIN)/python -m deploy.check_prose
 	$(BIN)/typos
 	@new=$$(mktemp -d) && trap 'rm -rf "$$new"' EXIT && cp requirements.lock requirements-run.lock "$$new" && \
@@ -136,6 +138,10 @@ audit: $(READY)
 
 messages: $(READY)
 	$(BIN)/python -m deploy.messages
+
+api-reference: $(READY)
+	UPDATE_EXAMPLES=1 $(BIN)/python -m pytest --quiet tests/service/api/test_reference.py
+	$(BIN)/python -m deploy.api_reference
 
 format: $(READY)
 	$(BIN)/ruff format .

@@ -30,7 +30,7 @@ class RequireRole(HTTPBearer):
 
     def __init__(self, *roles: Role) -> None:
         super().__init__(auto_error=False, scheme_name="HTTPBearer", description="A JWT signed by the store.")
-        self._roles = roles
+        self.roles = roles
 
     async def __call__(self, request: Request) -> Principal:  # type: ignore[override] # returns the caller, not the credentials
         """Return the caller. Raise `Unauthenticated`, `Unavailable`, `CsrfFailed` or `Forbidden`."""
@@ -42,8 +42,8 @@ class RequireRole(HTTPBearer):
         except TokenRefused as refused:
             log.info("token refused", reason=refused.reason, detail=refused.detail)
             raise
-        if principal.role not in self._roles:
-            allowed = " or ".join(self._roles)
+        if principal.role not in self.roles:
+            allowed = " or ".join(self.roles)
             raise Forbidden(f"This endpoint requires the {allowed} role.")
         return principal
 

@@ -26,6 +26,7 @@ from shared.app_state import AppState
 from shared.auth import VerifiedTokens
 from shared.body_size import BodySize
 from shared.database import connection_provider, create_sessions
+from shared.dependencies import RequireRole
 from shared.headers import SecureHeaders
 from shared.jwks import ProviderKeys
 from shared.observability import ENDLESS_ROUTES, RequestLoggingMiddleware
@@ -33,7 +34,7 @@ from shared.problems import HeadersTooLarge, UnknownParameter, UrlTooLong
 from shared.processes import operations_routes
 from shared.read_route import ReadFirst, ReadRoute
 from shared.readiness import database_fault, newest_version, wait_for_database
-from shared.settings import TokenSettings
+from shared.settings import Role, TokenSettings
 
 Endpoint = TypeVar("Endpoint", bound=Callable[..., Any])
 
@@ -249,7 +250,12 @@ def create_api(
 
 
 class ApiRoute(APIRoute):
-    """A route that rejects unknown query parameters."""
+    """A route that rejects unknown query parameters, and names its callers' roles in the API document."""
+
+    def __init__(self, *args: Any, **options: Any) -> None:
+        super().__init__(*args, **options)
+        if roles := _roles(self.dependant):
+            self.openapi_extra = {**(self.openapi_extra or {}), "x-roles": sorted(roles)}
 
     def get_route_handler(self) -> Callable[[Request], Coroutine[Any, Any, Response]]:
         """Return a handler that checks the query parameters first."""
@@ -272,6 +278,11 @@ class _ApiReadRoute(ReadRoute, ApiRoute):
 def _query_parameters(dependant: Dependant) -> set[str]:
     own = {field.alias for field in dependant.query_params}
     return own.union(*map(_query_parameters, dependant.dependencies))
+
+
+def _roles(dependant: Dependant) -> set[Role]:
+    own = set(dependant.call.roles) if isinstance(dependant.call, RequireRole) else set()
+    return own.union(*map(_roles, dependant.dependencies))
 
 
 class ApiRouter(APIRouter):

@@ -1,5 +1,6 @@
-"""JSON Schema of request bodies, for the OpenAPI document."""
+"""JSON Schema for the OpenAPI document, of bodies that FastAPI does not know."""
 
+from collections.abc import Mapping
 from typing import Any
 
 from pydantic import ConfigDict, TypeAdapter
@@ -27,3 +28,16 @@ def schema_of(kind: Any) -> dict[str, Any]:
 
     inlined: dict[str, Any] = inline(schema)
     return inlined
+
+
+def add_schemas(document: dict[str, Any], kinds: Mapping[str, Any]) -> dict[str, dict[str, Any]]:
+    """Add the schemas of types, and of those within, to the components of a document; return the reference of each.
+
+    A component that the document has already stays as it is.
+    """
+    adapters = [(name, "serialization", TypeAdapter(kind)) for name, kind in kinds.items()]
+    schemas, definitions = TypeAdapter.json_schemas(adapters, ref_template="#/components/schemas/{model}")  # type: ignore[arg-type] # a literal
+    components = document["components"]["schemas"]
+    for name, schema in definitions.get("$defs", {}).items():
+        components.setdefault(name, schema)
+    return {name: schemas[name, "serialization"] for name in kinds}

@@ -33,11 +33,15 @@ class ProblemBody(BaseModel):
 
 
 class Problem(Exception):  # noqa: N818 - subclasses are named after their code
-    """An error with a stable code. `extra` adds members to the body."""
+    """An error with a stable code. `extra` adds members to the body.
+
+    The API document gives the docstring's first line as its cause, and `remedy` as what the caller can do.
+    """
 
     status: ClassVar[int] = HTTPStatus.INTERNAL_SERVER_ERROR
     code: ClassVar[str] = "internal-error"
     title: ClassVar[str] = "Internal error"
+    remedy: ClassVar[str] = ""
     headers: ClassVar[Mapping[str, str] | None] = None
     example: ClassVar[Mapping[str, Any]] = {}  # further members, for the API document
 
@@ -61,11 +65,12 @@ TokenReason = Literal[
 
 
 class Unauthenticated(Problem):
-    """The request has no valid token."""
+    """The request has no valid token. `reason` says why a token was refused."""
 
     status = HTTPStatus.UNAUTHORIZED
     code = "unauthenticated"
     title = "Not authenticated"
+    remedy = "Send a current token in `Authorization: Bearer …`. If `reason` is `expired`, get a new one."
     headers: ClassVar[Mapping[str, str] | None] = {"WWW-Authenticate": "Bearer"}
     example: ClassVar[Mapping[str, Any]] = {"reason": "expired"}
     claim = ""  # the token's claim that is missing or invalid
@@ -81,11 +86,12 @@ class TokenRefused(Unauthenticated):
 
 
 class Forbidden(Problem):
-    """The token is valid, but its role is not allowed to do this."""
+    """The token is valid, but its role or permissions do not allow this call."""
 
     status = HTTPStatus.FORBIDDEN
     code = "forbidden"
     title = "Forbidden"
+    remedy = "Call with a token of the role that the call names."
 
 
 class MissingPermission(Forbidden):
@@ -101,22 +107,25 @@ class CsrfFailed(Forbidden):
 
     code = "csrf-failed"
     title = "CSRF check failed"
+    remedy = "Send the session's CSRF token in `X-CSRF-Token`. With a bearer token this cannot happen."
 
 
 class NotFound(Problem):
-    """The resource does not exist or is not the caller's. Both have one answer, so that callers cannot probe."""
+    """It does not exist, or it belongs to another customer: both have the same answer."""
 
     status = HTTPStatus.NOT_FOUND
     code = "not-found"
     title = "Not found"
+    remedy = "Check the id, and whose token you send. After a deletion, forget the id."
 
 
 class Invalid(Problem):
-    """The request is well formed, but a field is invalid."""
+    """A parameter or a field of the body is missing or invalid. `errors` names each one."""
 
     status = HTTPStatus.UNPROCESSABLE_ENTITY
     code = "validation-failed"
     title = "Validation failed"
+    remedy = "Correct the fields in `errors`. The same request would fail again."
     example: ClassVar[Mapping[str, Any]] = {"errors": [{"loc": ["body", "field"], "msg": "What is wrong."}]}
 
     def __init__(self, msg: str, loc: Sequence[str | int], field_code: str | None = None) -> None:
@@ -131,13 +140,15 @@ class EventsPurged(Problem):
     status = HTTPStatus.GONE
     code = "events-purged"
     title = "These events have been purged"
+    remedy = "Read the snapshot, then go on from its position."
 
 
 class UnknownParameter(Invalid):
-    """The operation has no such query parameter. Ignoring a misspelled filter would return too much."""
+    """The call has no such query parameter: ignoring a misspelled filter would return too much."""
 
     code = "unknown-parameter"
     title = "Unknown query parameter"
+    remedy = "Remove or correct the parameter. `detail` lists those that exist."
 
     def __init__(self, name: str, known: Sequence[str]) -> None:
         super().__init__(f"unknown parameter; this operation accepts: {', '.join(known) or 'none'}", ("query", name))
@@ -169,52 +180,58 @@ def message_of(fault: Mapping[str, Any]) -> str:
 
 
 class Unavailable(Problem):
-    """A dependency, such as the database, is temporarily unavailable."""
+    """The database or another part is unavailable for the moment, for example while it fails over."""
 
     status = HTTPStatus.SERVICE_UNAVAILABLE
     code = "unavailable"
     title = "Unavailable"
+    remedy = "Send the same request again after `Retry-After` seconds, with the same `Idempotency-Key`."
     headers: ClassVar[Mapping[str, str] | None] = {"Retry-After": "5"}
 
 
-class MethodNotAllowed(Problem):
-    """Declares the response in OpenAPI; the router raises its own exception."""
+class MethodNotAllowed(Problem):  # only for the document: the router raises its own exception
+    """The path exists, but not with this method."""
 
     status = HTTPStatus.METHOD_NOT_ALLOWED
     code = "method-not-allowed"
     title = "Method not allowed"
+    remedy = "Use a method in the response header `Allow`."
 
 
-class RequestTimeout(Problem):
-    """Declares the response in OpenAPI. Raised as HTTPException: FastAPI treats other exceptions as invalid JSON."""
+class RequestTimeout(Problem):  # only for the document; raised as HTTPException: FastAPI treats others as invalid JSON
+    """The body did not arrive in time."""
 
     status = HTTPStatus.REQUEST_TIMEOUT
     code = "request-timeout"
     title = "Request timeout"
+    remedy = "Send the request again, faster: a body has 20 seconds, a body with files 30 minutes."
 
 
 class PayloadTooLarge(Problem):
-    """The body is larger than the limit."""
+    """The body is larger than the limit: 64 KiB of text, or what the call says."""
 
     status = HTTPStatus.REQUEST_ENTITY_TOO_LARGE
     code = "payload-too-large"
     title = "Payload too large"
+    remedy = "Send less. The same request would fail again."
 
 
 class UrlTooLong(Problem):
-    """The path and query are longer than the limit."""
+    """The path and query are longer than 8 KiB."""
 
     status = HTTPStatus.REQUEST_URI_TOO_LONG
     code = "url-too-long"
     title = "URL too long"
+    remedy = "Send fewer filters."
 
 
 class HeadersTooLarge(Problem):
-    """The headers, including cookies and tokens, are larger than the limit."""
+    """The headers, including cookies and the token, are larger than 32 KiB."""
 
     status = HTTPStatus.REQUEST_HEADER_FIELDS_TOO_LARGE
     code = "headers-too-large"
     title = "Headers too large"
+    remedy = "Send a shorter token, or fewer cookies."
 
 
 def problem_responses(*problems: type[Problem]) -> dict[int | str, dict[str, Any]]:
@@ -231,9 +248,11 @@ def problem_responses(*problems: type[Problem]) -> dict[int | str, dict[str, Any
                     "schema": {"$ref": "#/components/schemas/ProblemBody"},
                     "examples": {
                         problem.code: {
+                            "summary": (problem.__doc__ or "").partition("\n")[0],
+                            "description": problem.remedy,
                             "value": problem_body(
                                 problem.status, problem.code, problem.title, "What is wrong.", **problem.example
-                            )
+                            ),
                         }
                         for problem in codes
                     },

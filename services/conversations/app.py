@@ -28,6 +28,8 @@ from services.conversations.api import (
 )
 from services.conversations.api.state import ApiState
 from services.conversations.api.store_bodies import describe
+from services.conversations.api.stream_docs import describe_stream
+from services.conversations.api.tags import TAGS
 from services.conversations.api.webhook_docs import describe_webhooks
 from services.conversations.attachments.file_store import open_files
 from services.conversations.audit.reads import ReadLog
@@ -122,6 +124,7 @@ def create_app(settings: ApiSettings) -> FastAPI:
         file_forms=FileForms(FILE_FORMS, settings.attachment_max_bytes + MAX_BODY_BYTES),
         docs_url="/docs",
         openapi_url="/openapi.json",
+        openapi_tags=TAGS,
         render_error=pages.render_html_error,
         title="Customer Chats: conversations",
         description=_DESCRIPTION,
@@ -183,6 +186,7 @@ def create_app(settings: ApiSettings) -> FastAPI:
     )
     describe(app)
     describe_webhooks(app)
+    describe_stream(app)
     app.mount(assets.PREFIX, assets.Assets(settings.theme_dir))
     add_head_routes(app)
     return app

@@ -9,6 +9,7 @@ from fastapi import FastAPI
 from services.notifications.api import inbound, inbound_mime, internal, leaving, operations, routes, suppressed
 from services.notifications.api.room import Room
 from services.notifications.api.state import ApiState
+from services.notifications.api.tags import TAGS
 from services.notifications.inbound.authentication import TrustedResults
 from services.notifications.inbound.reception import Reception
 from services.notifications.settings import ApiSettings
@@ -32,6 +33,7 @@ def create_app(settings: ApiSettings) -> FastAPI:
         Path(__file__).parent,
         title="Customer Chats: notifications",
         description=_DESCRIPTION,
+        openapi_tags=TAGS,
         docs_url="/api/v1/notifications/docs",
         openapi_url="/api/v1/notifications/openapi.json",
         streamed=[inbound_mime.MIME],
@@ -48,6 +50,7 @@ def create_app(settings: ApiSettings) -> FastAPI:
         preferences.router,
         emails.router,
         routes.router,
+        routes.emails,
         inbound_mime.router,
         inbound.router,
         suppressed.router,

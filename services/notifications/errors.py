@@ -13,6 +13,7 @@ class EmailNotFailed(Problem):
     status = HTTPStatus.CONFLICT
     code = "email-not-failed"
     title = "The email has not failed"
+    remedy = "Nothing to do: the email is on its way, was sent, or is no longer needed."
 
 
 class InboundNotWaiting(Problem):
@@ -21,6 +22,7 @@ class InboundNotWaiting(Problem):
     status = HTTPStatus.CONFLICT
     code = "inbound-not-waiting"
     title = "The email does not wait for a decision"
+    remedy = "Load the email again: somebody has decided, or its original was purged."
 
 
 class NotRetriable(Problem):
@@ -29,12 +31,14 @@ class NotRetriable(Problem):
     status = HTTPStatus.CONFLICT
     code = "event-not-retriable"
     title = "The event cannot be retried"
+    remedy = "Discard it, or upgrade to a version that can handle it."
 
 
 class InboundRefused(Problem):
-    """None of an email's recipients takes it. Providers do not send it again after this status."""
+    """None of the email's recipients takes it."""
 
     status = HTTPStatus.NOT_ACCEPTABLE
     code = "inbound-refused"
     title = "No recipient takes this email"
+    remedy = "Do not send it again."
     example: ClassVar[Mapping[str, Any]] = {"reason": "unknown-address"}

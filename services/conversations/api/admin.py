@@ -63,7 +63,7 @@ from shared.text import Text
 
 router = ApiRouter(
     prefix="/api/v1/admin",
-    tags=["Admin"],
+    tags=["Admin conversations"],
     responses=problem_responses(Unauthenticated, Forbidden, Invalid, Unavailable),
 )
 
@@ -71,7 +71,9 @@ router = ApiRouter(
 _CONVERSATION = "/conversations/{conversation_id:uuid}"
 
 
-@router.read("/conversations", responses=problem_responses(SearchTooSlow))
+@router.read(
+    "/conversations", summary="List all conversations", responses=problem_responses(Unavailable, SearchTooSlow)
+)
 async def admin_list_conversations(
     reading: AdminReader,
     q: Search = None,
@@ -134,7 +136,7 @@ async def admin_list_conversations(
     )
 
 
-@router.read("/conversations/counts", response_model_exclude_none=True)
+@router.read("/conversations/counts", summary="Count conversations", response_model_exclude_none=True)
 async def count_conversations(reading: AdminReader) -> Counts:
     """Count conversations by status, and the unread, the caller's, unassigned and held ones. Each stops at 1,000."""
     tally = await counts.tally(reading, reading.principal.id)
@@ -149,7 +151,12 @@ async def count_conversations(reading: AdminReader) -> Counts:
     )
 
 
-@router.post("/conversations", status_code=201, responses=problem_responses(Invalid, IdempotencyKeyReused, RateLimited))
+@router.post(
+    "/conversations",
+    summary="Create a conversation with a customer",
+    status_code=201,
+    responses=problem_responses(Invalid, IdempotencyKeyReused, RateLimited),
+)
 async def admin_create_conversation(
     body: CountedAdminConversation,
     caller: Admin,
@@ -176,7 +183,7 @@ async def admin_create_conversation(
     return AdminConversationOut.of(await load_conversation(await driver_connection(session), conversation_id))
 
 
-@router.get(_CONVERSATION, responses=problem_responses(NotFound))
+@router.get(_CONVERSATION, summary="Get any conversation", responses=problem_responses(NotFound))
 async def admin_get_conversation(
     request: Request,
     conversation_id: ConversationId,
@@ -194,7 +201,11 @@ async def admin_get_conversation(
     return AdminConversationOut.of(conversation)
 
 
-@router.read("/conversations/{conversation_id}/messages", responses=problem_responses(NotFound))
+@router.read(
+    "/conversations/{conversation_id}/messages",
+    summary="List messages of any conversation",
+    responses=problem_responses(NotFound),
+)
 async def admin_list_messages(
     request: Request,
     conversation_id: ConversationId,
@@ -221,6 +232,7 @@ async def admin_list_messages(
 
 @router.post(
     "/conversations/{conversation_id}/messages",
+    summary="Reply to a customer",
     status_code=201,
     responses=problem_responses(NotFound, NewerMessages, Invalid, IdempotencyKeyReused, RateLimited),
 )
@@ -254,6 +266,7 @@ async def admin_post_message(
 
 @router.patch(
     _CONVERSATION,
+    summary="Set the status, or reply",
     responses=problem_responses(NotFound, NewerMessages, StatusChanged, Invalid, IdempotencyKeyReused, RateLimited),
 )
 async def edit_conversation(
@@ -275,19 +288,34 @@ async def edit_conversation(
     return AdminConversationOut.of(await load_conversation(await driver_connection(session), conversation_id))
 
 
-@router.post("/conversations/{conversation_id}/read", status_code=204, responses=problem_responses(NotFound))
+@router.post(
+    "/conversations/{conversation_id}/read",
+    summary="Mark a conversation as read by admins",
+    status_code=204,
+    responses=problem_responses(NotFound),
+)
 async def admin_mark_read(conversation_id: ConversationId, body: MarkRead, caller: Admin, session: DbSession) -> None:
     """Mark a conversation as read by the admins, up to a message number."""
     await commands.mark_read(session, conversation_id, Side.ADMIN, body.up_to, reader_id=caller.id)
 
 
-@router.post("/conversations/{conversation_id}/unread", status_code=204, responses=problem_responses(NotFound))
+@router.post(
+    "/conversations/{conversation_id}/unread",
+    summary="Mark a conversation as unread",
+    status_code=204,
+    responses=problem_responses(NotFound),
+)
 async def mark_unread(conversation_id: ConversationId, _: Admin, session: DbSession) -> None:
     """Mark a conversation as unread, as a reminder to reply."""
     await commands.mark_unread(session, conversation_id)
 
 
-@router.delete(_CONVERSATION, status_code=204, responses=problem_responses(NotFound, ConversationNotClosed))
+@router.delete(
+    _CONVERSATION,
+    summary="Delete a conversation",
+    status_code=204,
+    responses=problem_responses(NotFound, ConversationNotClosed),
+)
 async def delete_conversation(conversation_id: ConversationId, caller: Admin, session: DbSession) -> None:
     """Delete a closed conversation with its messages, including their text in notifications and unsent emails."""
     check_permission(caller, Permission.DELETE)
@@ -295,14 +323,18 @@ async def delete_conversation(conversation_id: ConversationId, caller: Admin, se
         raise NotFound("There is no such conversation.")
 
 
-@router.post("/conversations/bulk-delete", responses=problem_responses(ConversationNotClosed))
+@router.post(
+    "/conversations/bulk-delete",
+    summary="Delete conversations in bulk",
+    responses=problem_responses(ConversationNotClosed),
+)
 async def bulk_delete(body: BulkDelete, caller: Admin, session: DbSession) -> Deleted:
     """Delete closed conversations, all or none. Ids that no longer exist are skipped and not counted."""
     check_permission(caller, Permission.DELETE)
     return Deleted(deleted=await commands.delete_conversations(session, body.ids, actor_id=caller.id))
 
 
-@router.read("/users")
+@router.read("/users", summary="Find customers")
 async def list_customers(
     reading: AdminReader,
     q: Annotated[Text | None, Query(description="Part of the name, email address or id.")] = None,

@@ -77,6 +77,7 @@ AttachmentId = Annotated[UUID, Path(description="The file's id.")]
 
 @router.post(
     "/attachments",
+    summary="Upload a file",
     status_code=201,
     openapi_extra=_REQUEST,
     responses=problem_responses(
@@ -102,6 +103,7 @@ async def upload_attachment(
 
 @router.get(
     "/attachments/{attachment_id}",
+    summary="Download a file",
     response_class=Response,
     responses=problem_responses(NotFound, FileNotReady) | _FILE_RESPONSE,
 )
@@ -112,6 +114,7 @@ async def download_attachment(request: Request, attachment_id: AttachmentId, rea
 
 @router.get(
     "/attachments/{attachment_id}/thumbnail",
+    summary="Get a thumbnail",
     response_class=Response,
     responses=problem_responses(NotFound, FileNotReady) | _PICTURE_RESPONSE,
 )
@@ -122,6 +125,7 @@ async def get_thumbnail(request: Request, attachment_id: AttachmentId, reading: 
 
 @router.get(
     "/attachments/{attachment_id}/picture",
+    summary="Get a large picture",
     response_class=Response,
     responses=problem_responses(NotFound, FileNotReady) | _PICTURE_RESPONSE,
 )

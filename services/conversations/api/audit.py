@@ -20,7 +20,7 @@ from shared.response_body import ResponseBody
 
 router = ApiRouter(
     prefix="/api/v1/admin",
-    tags=["Admin"],
+    tags=["Reports and audit"],
     responses=problem_responses(Unauthenticated, Forbidden, Invalid, Unavailable),
 )
 
@@ -53,7 +53,7 @@ class AuditEntryOut(ResponseBody):
         return cls(**row._asdict() | {"actor_role": ActorRole(row.actor_role)})
 
 
-@router.read("/audit")
+@router.read("/audit", summary="List the audit")
 async def list_audit(
     reading: AdminReader,
     actor: Actor = None,

@@ -43,11 +43,18 @@ from shared.problems import Forbidden, Invalid, NotFound, Unauthenticated, Unava
 from shared.settings import Role
 
 router = ApiRouter(
-    prefix="/api/v1", tags=["Customer"], responses=problem_responses(Unauthenticated, Forbidden, Invalid, Unavailable)
+    prefix="/api/v1",
+    tags=["Conversations"],
+    responses=problem_responses(Unauthenticated, Forbidden, Invalid, Unavailable),
 )
 
 
-@router.post("/conversations", status_code=201, responses=problem_responses(Invalid, IdempotencyKeyReused, RateLimited))
+@router.post(
+    "/conversations",
+    summary="Create a conversation",
+    status_code=201,
+    responses=problem_responses(Invalid, IdempotencyKeyReused, RateLimited),
+)
 async def create_conversation(
     body: CountedConversation,
     caller: Customer,
@@ -74,7 +81,7 @@ async def create_conversation(
     return ConversationOut.of(detail)
 
 
-@router.read("/conversations", responses=problem_responses(SearchTooSlow))
+@router.read("/conversations", summary="List conversations", responses=problem_responses(Unavailable, SearchTooSlow))
 async def list_conversations(
     reading: CustomerReader,
     q: Search = None,
@@ -95,7 +102,7 @@ async def list_conversations(
     return Page(items=[ConversationOut.of(conversation) for conversation in conversations], next_cursor=next_cursor)
 
 
-@router.get("/conversations/{conversation_id}", responses=problem_responses(NotFound))
+@router.get("/conversations/{conversation_id}", summary="Get a conversation", responses=problem_responses(NotFound))
 async def get_conversation(
     conversation_id: ConversationId, caller: Customer, session: DbSession, prefetch: Prefetch, *, peek: Peek = False
 ) -> ConversationOut:
@@ -106,7 +113,9 @@ async def get_conversation(
     return ConversationOut.of(conversation)
 
 
-@router.read("/conversations/{conversation_id}/messages", responses=problem_responses(NotFound))
+@router.read(
+    "/conversations/{conversation_id}/messages", summary="List messages", responses=problem_responses(NotFound)
+)
 async def list_messages(
     request: Request,
     conversation_id: ConversationId,
@@ -132,6 +141,7 @@ async def list_messages(
 
 @router.post(
     "/conversations/{conversation_id}/messages",
+    summary="Post a message",
     status_code=201,
     responses=problem_responses(NotFound, NewerMessages, Invalid, IdempotencyKeyReused, RateLimited),
 )
@@ -163,20 +173,25 @@ async def post_message(
     return MessageOut.of(posted, viewer_of(request, Side.CUSTOMER))
 
 
-@router.post("/conversations/{conversation_id}/read", status_code=204, responses=problem_responses(NotFound))
+@router.post(
+    "/conversations/{conversation_id}/read",
+    summary="Mark a conversation as read",
+    status_code=204,
+    responses=problem_responses(NotFound),
+)
 async def mark_read(conversation_id: ConversationId, body: MarkRead, caller: Customer, session: DbSession) -> None:
     """Mark a conversation as read by the caller, up to a message number."""
     await commands.mark_read(session, conversation_id, Side.CUSTOMER, body.up_to, scope=caller.id)
 
 
-@router.read("/unread", response_model_exclude_none=True, tags=["Admin"])
+@router.read("/unread", summary="Count unread conversations", response_model_exclude_none=True)
 async def count_unread(reading: AnyReader) -> Unread:
     """Count the unread conversations of the caller's side, for a badge."""
     customer_id = reading.principal.id if reading.principal.role is Role.CUSTOMER else None
     return Unread.of(await counts.count_unread(reading, customer_id))
 
 
-@router.read("/orders")
+@router.read("/orders", summary="List orders")
 async def list_orders(reading: CustomerReader, cursor: Cursor = None, limit: Limit = DEFAULT_LIMIT) -> Page[OrderOut]:
     """List the caller's orders, newest first, to start a conversation about one."""
     orders, next_cursor = await queries.list_orders(reading, reading.principal.id, cursor, limit)

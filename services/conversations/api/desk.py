@@ -52,7 +52,7 @@ from shared.problems import Forbidden, Invalid, NotFound, Unauthenticated, Unava
 
 router = ApiRouter(
     prefix="/api/v1/admin",
-    tags=["Admin"],
+    tags=["Desk"],
     responses=problem_responses(Unauthenticated, Forbidden, Invalid, Unavailable),
 )
 
@@ -63,7 +63,7 @@ MessageId = Annotated[UUID, Path(description="The message's id.")]
 CannedReplyId = Annotated[UUID, Path(description="The canned reply's id.")]
 
 
-@router.read("/admins")
+@router.read("/admins", summary="List admins")
 async def list_assignable_admins(
     reading: AdminReader, cursor: Cursor = None, limit: Limit = DEFAULT_LIMIT
 ) -> Page[AdminOut]:
@@ -72,7 +72,9 @@ async def list_assignable_admins(
     return Page(items=[AdminOut.of(admin.id, admin.name) for admin in admins], next_cursor=next_cursor)
 
 
-@router.put(f"{_CONVERSATION}/assignee", responses=problem_responses(NotFound, AssigneeChanged))
+@router.put(
+    f"{_CONVERSATION}/assignee", summary="Assign a conversation", responses=problem_responses(NotFound, AssigneeChanged)
+)
 async def assign_conversation(
     conversation_id: ConversationId, body: Assign, caller: Admin, session: DbSession
 ) -> AdminConversationOut:
@@ -82,7 +84,9 @@ async def assign_conversation(
     return await _conversation(session, conversation_id)
 
 
-@router.patch(f"{_CONVERSATION}/labels", responses=problem_responses(NotFound))
+@router.patch(
+    f"{_CONVERSATION}/labels", summary="Change a conversation's labels", responses=problem_responses(NotFound)
+)
 async def change_conversation_labels(
     conversation_id: ConversationId, body: ChangeLabels, caller: Admin, session: DbSession
 ) -> AdminConversationOut:
@@ -91,26 +95,31 @@ async def change_conversation_labels(
     return await _conversation(session, conversation_id)
 
 
-@router.read("/labels")
+@router.read("/labels", summary="List labels")
 async def list_labels(reading: AdminReader, cursor: Cursor = None, limit: Limit = DEFAULT_LIMIT) -> Page[LabelOut]:
     """List all labels by name."""
     rows, next_cursor = await labels.list_labels(reading, cursor, limit)
     return Page(items=[LabelOut.of(row) for row in rows], next_cursor=next_cursor)
 
 
-@router.patch("/labels/{label}", responses=problem_responses(NotFound, LabelTaken))
+@router.patch("/labels/{label}", summary="Rename a label", responses=problem_responses(NotFound, LabelTaken))
 async def rename_label(label: Label, body: RenameLabel, caller: Admin, session: DbSession) -> LabelOut:
     """Rename a label on all conversations."""
     return LabelOut.of(await labels.rename_label(session, label, body.name, caller.id))
 
 
-@router.delete("/labels/{label}", status_code=204, responses=problem_responses(NotFound))
+@router.delete("/labels/{label}", summary="Delete a label", status_code=204, responses=problem_responses(NotFound))
 async def delete_label(label: Label, caller: Admin, session: DbSession) -> None:
     """Delete a label from all conversations."""
     await labels.delete_label(session, label, caller.id)
 
 
-@router.post(f"{_CONVERSATION}/notes", status_code=201, responses=problem_responses(NotFound, IdempotencyKeyReused))
+@router.post(
+    f"{_CONVERSATION}/notes",
+    summary="Add a note",
+    status_code=201,
+    responses=problem_responses(NotFound, IdempotencyKeyReused),
+)
 async def add_note(
     request: Request,
     conversation_id: ConversationId,
@@ -131,13 +140,23 @@ async def add_note(
     return await _note(request, session, conversation_id, claimed_id)
 
 
-@router.delete(f"{_CONVERSATION}/notes/{{note_id}}", status_code=204, responses=problem_responses(NotFound))
+@router.delete(
+    f"{_CONVERSATION}/notes/{{note_id}}",
+    summary="Delete a note",
+    status_code=204,
+    responses=problem_responses(NotFound),
+)
 async def delete_note(conversation_id: ConversationId, note_id: NoteId, caller: Admin, session: DbSession) -> None:
     """Delete one's own note. A placeholder stays in the timeline."""
     await notes.delete_note(session, conversation_id, note_id, caller.id)
 
 
-@router.delete(f"{_CONVERSATION}/messages/{{message_id}}", status_code=204, responses=problem_responses(NotFound))
+@router.delete(
+    f"{_CONVERSATION}/messages/{{message_id}}",
+    summary="Remove a message",
+    status_code=204,
+    responses=problem_responses(NotFound),
+)
 async def delete_message(
     conversation_id: ConversationId, message_id: MessageId, caller: Admin, session: DbSession
 ) -> None:
@@ -148,7 +167,9 @@ async def delete_message(
     await remove_message(session, conversation_id, message_id, caller.id)
 
 
-@router.read(f"{_CONVERSATION}/timeline", responses=problem_responses(NotFound))
+@router.read(
+    f"{_CONVERSATION}/timeline", summary="Get a conversation's timeline", responses=problem_responses(NotFound)
+)
 async def get_timeline(
     request: Request,
     conversation_id: ConversationId,
@@ -171,7 +192,7 @@ async def get_timeline(
     return Timeline(items=items, next_cursor=next_cursor, emails_known_until=known_until)
 
 
-@router.post("/conversations/bulk")
+@router.post("/conversations/bulk", summary="Change conversations in bulk")
 async def change_many(body: ChangeMany, caller: Admin, session: DbSession) -> ChangedMany:
     """Change many conversations in one transaction. Those with messages after `seen_number` are left alone."""
     seen: dict[UUID, int] = {}
@@ -187,7 +208,7 @@ async def change_many(body: ChangeMany, caller: Admin, session: DbSession) -> Ch
     return ChangedMany.of(await change_conversations(session, seen, change, caller.id))
 
 
-@router.read("/canned-replies")
+@router.read("/canned-replies", summary="List canned replies")
 async def list_canned_replies(
     reading: AdminReader, cursor: Cursor = None, limit: Limit = DEFAULT_LIMIT
 ) -> Page[CannedReplyOut]:
@@ -196,7 +217,12 @@ async def list_canned_replies(
     return Page(items=[CannedReplyOut.of(row) for row in rows], next_cursor=next_cursor)
 
 
-@router.post("/canned-replies", status_code=201, responses=problem_responses(ShortcutTaken, IdempotencyKeyReused))
+@router.post(
+    "/canned-replies",
+    summary="Create a canned reply",
+    status_code=201,
+    responses=problem_responses(ShortcutTaken, IdempotencyKeyReused),
+)
 async def create_canned_reply(
     body: WriteCannedReply,
     caller: Admin,
@@ -214,7 +240,11 @@ async def create_canned_reply(
     return CannedReplyOut.of(await canned_replies.create_canned_reply(session, body.fields, caller.id, reply_id))
 
 
-@router.put("/canned-replies/{canned_reply_id}", responses=problem_responses(NotFound, ShortcutTaken))
+@router.put(
+    "/canned-replies/{canned_reply_id}",
+    summary="Replace a canned reply",
+    responses=problem_responses(NotFound, ShortcutTaken),
+)
 async def replace_canned_reply(
     canned_reply_id: CannedReplyId, body: WriteCannedReply, caller: Admin, session: DbSession
 ) -> CannedReplyOut:
@@ -224,13 +254,22 @@ async def replace_canned_reply(
     )
 
 
-@router.delete("/canned-replies/{canned_reply_id}", status_code=204, responses=problem_responses(NotFound))
+@router.delete(
+    "/canned-replies/{canned_reply_id}",
+    summary="Delete a canned reply",
+    status_code=204,
+    responses=problem_responses(NotFound),
+)
 async def delete_canned_reply(canned_reply_id: CannedReplyId, caller: Admin, session: DbSession) -> None:
     """Delete a canned reply."""
     await canned_replies.delete_canned_reply(session, canned_reply_id, caller.id)
 
 
-@router.get(f"{_CONVERSATION}/canned-replies/{{canned_reply_id}}", responses=problem_responses(NotFound))
+@router.get(
+    f"{_CONVERSATION}/canned-replies/{{canned_reply_id}}",
+    summary="Fill in a canned reply",
+    responses=problem_responses(NotFound),
+)
 async def fill_canned_reply(
     conversation_id: ConversationId, canned_reply_id: CannedReplyId, caller: Admin, session: DbSession
 ) -> FilledReply:

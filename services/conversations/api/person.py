@@ -27,7 +27,7 @@ ARCHIVE_TYPE: Final = "application/zip"
 
 router = ApiRouter(
     prefix="/api/v1/store",
-    tags=["Store"],
+    tags=["Users and orders"],
     dependencies=[Depends(require(Role.STORE))],
     responses=problem_responses(Unauthenticated, Forbidden, Invalid, Unavailable, NotificationsUnavailable),
 )
@@ -42,7 +42,12 @@ _ARCHIVE: dict[int | str, dict[str, Any]] = {
 log = structlog.get_logger()
 
 
-@router.get("/users/{user_id}/export", response_class=Response, responses={**problem_responses(NotFound), **_ARCHIVE})
+@router.get(
+    "/users/{user_id}/export",
+    summary="Export a person's data",
+    response_class=Response,
+    responses={**problem_responses(NotFound), **_ARCHIVE},
+)
 async def export_user(
     user_id: PathId,
     request: Request,

@@ -17,14 +17,16 @@ from shared.problems import Forbidden, Invalid, NotFound, Unauthenticated, Unava
 
 router = ApiRouter(
     prefix="/api/v1/admin",
-    tags=["Admin"],
+    tags=["Desk"],
     responses=problem_responses(Unauthenticated, Forbidden, Invalid, Unavailable),
 )
 
 _STILL_VIEWING = Viewing()
 
 
-@router.post("/conversations/{conversation_id}/viewing", responses=problem_responses(NotFound))
+@router.post(
+    "/conversations/{conversation_id}/viewing", summary="Report who is viewing", responses=problem_responses(NotFound)
+)
 async def note_viewing(
     conversation_id: ConversationId,
     caller: WatchingAdmin,

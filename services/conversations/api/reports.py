@@ -25,7 +25,7 @@ CSV = "text/csv"
 
 router = ApiRouter(
     prefix="/api/v1/admin",
-    tags=["Admin"],
+    tags=["Reports and audit"],
     responses=problem_responses(Unauthenticated, Forbidden, Invalid, Unavailable),
 )
 
@@ -39,6 +39,7 @@ Grouping = Annotated[By, Query(description="What each row of the report stands f
 
 @router.get(
     "/reports",
+    summary="Get a report",
     response_model=ReportOut,
     responses={200: {"content": {CSV: {"schema": {"type": "string"}}}}},
 )

@@ -40,7 +40,7 @@ _CHUNK = 64 * 1024
 
 router = ApiRouter(
     prefix=_PREFIX,
-    tags=["Store"],
+    tags=["Users and orders"],
     dependencies=[Depends(require(Role.STORE))],
     responses=problem_responses(Unauthenticated, Forbidden, Invalid, Unavailable),
 )
@@ -56,7 +56,13 @@ UserBody = Annotated[Checked[PutUser], sent(PutUser)]
 OrderBody = Annotated[Checked[PutOrder], sent(PutOrder)]
 
 
-@router.put("/users/{user_id}", responses=_CREATED, response_model_exclude_none=True, openapi_extra=body_of(PutUser))
+@router.put(
+    "/users/{user_id}",
+    summary="Create or update a user",
+    responses=_CREATED,
+    response_model_exclude_none=True,
+    openapi_extra=body_of(PutUser),
+)
 async def put_user(user_id: PathId, body: UserBody, session: DbSession, response: Response) -> RecordOut:
     """Create or update a user. An `updated_at` older than the stored one changes nothing.
 
@@ -77,7 +83,7 @@ _ERASING: dict[int | str, dict[str, Any]] = {
 }
 
 
-@router.delete("/users/{user_id}", status_code=204, response_model=None, responses=_ERASING)
+@router.delete("/users/{user_id}", summary="Erase a user", status_code=204, response_model=None, responses=_ERASING)
 async def delete_user(
     user_id: PathId,
     request: Request,
@@ -110,7 +116,7 @@ async def delete_user(
     return JSONResponse(TypeAdapter(ErasureOut).dump_python(progress, mode="json"), 202, headers)
 
 
-@router.get("/erasures/{erasure_id}", responses=problem_responses(NotFound))
+@router.get("/erasures/{erasure_id}", summary="Get an erasure's progress", responses=problem_responses(NotFound))
 async def get_erasure(
     erasure_id: Annotated[UUID, Path(description="The id in the deletion's response.")], session: DbSession
 ) -> ErasureOut:
@@ -118,7 +124,7 @@ async def get_erasure(
     return ErasureOut.of(await erasure_batches.read_progress(session, erasure_id))
 
 
-@router.delete("/users/{user_id}/sessions", status_code=204)
+@router.delete("/users/{user_id}/sessions", summary="End a user's sessions", status_code=204)
 async def end_sessions(user_id: PathId, caller: Store, session: DbSession) -> None:
     """End all browser sessions of a user, for example when they sign out of the store."""
     await sessions.end_all_sessions(session, user_id)
@@ -127,6 +133,7 @@ async def end_sessions(user_id: PathId, caller: Store, session: DbSession) -> No
 
 @router.put(
     "/orders/{order_id}",
+    summary="Create or update an order",
     responses={**_CREATED, **problem_responses(OrderOfAnotherUser)},
     response_model_exclude_none=True,
     openapi_extra=body_of(PutOrder),
@@ -142,14 +149,14 @@ async def put_order(order_id: PathId, body: OrderBody, session: DbSession, respo
     return RecordOut(id=order_id, **body.notes)
 
 
-@router.delete("/orders/{order_id}", status_code=204)
+@router.delete("/orders/{order_id}", summary="Delete an order", status_code=204)
 async def delete_order(order_id: PathId, caller: Store, session: DbSession) -> None:
     """Delete an order. Conversations about it keep its last state."""
     await orders.delete_order(session, order_id)
     await _record(session, AuditAction.ORDER_DELETED, caller, order_id)
 
 
-@router.get("/connection")
+@router.get("/connection", summary="Get the connection as seen here")
 async def get_connection(request: Request) -> ConnectionOut:
     """Return how this request arrived through the proxies. `chats doctor` compares it with what was sent."""
     address = request.client.host if request.client else None
@@ -181,6 +188,7 @@ async def _spool() -> AsyncIterator[BinaryIO]:
 
 @router.post(
     "/import",
+    summary="Import users and orders",
     response_class=StreamingResponse,
     responses=_IMPORTED,
     openapi_extra={"requestBody": _IMPORT},

@@ -42,7 +42,7 @@ _CONTENT = {MEDIA_TYPE: {"schema": {"type": "string"}, "x-itemSchema": _EVENT}} 
 
 router = ApiRouter(
     prefix="/api/v1",
-    tags=["Customer", "Admin"],
+    tags=["Live events"],
     responses=problem_responses(Unauthenticated, Forbidden, Invalid, TooManyStreams, Unavailable),
 )
 
@@ -54,6 +54,12 @@ class ConversationChanged(ResponseBody):
     conversation: ConversationOut
     message: MessageOut | None = None
     removed_number: int | None = None
+
+
+class AdminConversationChanged(ConversationChanged):
+    """The same for admins."""
+
+    conversation: AdminConversationOut
 
 
 _NOTES = frozenset({EventType.NOTE_POSTED, EventType.NOTE_DELETED})
@@ -88,8 +94,12 @@ def _render(entry: Entry, detail: ConversationDetail | None, side: Side, viewer:
         return json.dumps({name: value for name, value in entry.payload.items() if name not in _NOT_SENT})
     if entry.type in _AS_LOGGED:
         return json.dumps(entry.payload)
-    conversation = (AdminConversationOut if side is Side.ADMIN else ConversationOut).of(detail)
-    changed = ConversationChanged(conversation_id=detail.conversation.id, conversation=conversation)
+    conversation_id = detail.conversation.id
+    changed = (
+        AdminConversationChanged(conversation_id, AdminConversationOut.of(detail))
+        if side is Side.ADMIN
+        else ConversationChanged(conversation_id, ConversationOut.of(detail))
+    )
     if entry.type == EventType.MESSAGE_REMOVED:
         changed.removed_number = MessageRemoved.model_validate(entry.payload).number
     if entry.type == EventType.MESSAGE_POSTED:
@@ -171,7 +181,12 @@ async def _open_stream(
             yield stream
 
 
-@router.get("/stream", response_class=Response, responses={200: {"description": "Events", "content": _CONTENT}})
+@router.get(
+    "/stream",
+    summary="Stream live events",
+    response_class=Response,
+    responses={200: {"description": "Events", "content": _CONTENT}},
+)
 async def stream_events(
     request: Request,
     stream: Annotated[Connection, Depends(_open_stream)],
@@ -180,14 +195,8 @@ async def stream_events(
 ) -> EventStream:
     """Stream live events: a customer's own conversations, or all of them for an admin.
 
-    Events are `conversation.created`, `message.posted`, `conversation.updated` (`{conversation_id, conversation,
-    message?}`), `message.removed` (`{conversation_id, conversation, removed_number}`), `conversation.read`
-    (`{conversation_id, by, up_to}`), `conversation.deleted` (`{conversation_id}`) and `unread` (`{unread, more?}`), for
-    admins also `note.posted` (`{conversation_id, note_id, mentions?}`), `note.deleted` (`{conversation_id, note_id}`),
-    `email.updated` (`{conversation_id, email_id, state}`), `inbound.updated` when held emails have changed
-    (`{conversation_id}`, null for those of no conversation), `notification.created` for mentions and assignments
-    (`{notification_id, type, conversation_id, recipient_id}`), and `presence` (`{conversation_id, admin, viewing,
-    writing}`, no id), which counts for 30 s, `writing` for 8 s (null if it is not known).
+    Each event has a name, JSON data, and mostly an `id`, its position. A comment line comes at least every 25 s. A
+    user can have five streams open.
 
     A client that reconnects with the last `id` gets the events it missed, in order. If its position is unknown or
     purged, it gets `reset`, and should reload its data and continue.

@@ -6,7 +6,7 @@ from fastapi import FastAPI
 
 from services.conversations.rules import WEBHOOK_TEST, WebhookType
 from services.conversations.webhooks.bodies import DATA
-from shared.json_schema import schema_of
+from shared.json_schema import add_schemas
 
 _SUMMARIES: Final[dict[str, str]] = {
     WebhookType.CONVERSATION_CREATED: "A customer or an admin opened a conversation.",
@@ -30,13 +30,14 @@ def describe_webhooks(app: FastAPI) -> None:
     build = app.openapi
 
     def document() -> dict[str, Any]:
-        return build() | {"webhooks": {name: {"post": _operation(name)} for name in DATA}}
+        built = build()
+        schemas = add_schemas(built, DATA)
+        return built | {"webhooks": {name: {"post": _operation(name, schemas[name])} for name in DATA}}
 
     app.openapi = document  # type: ignore[method-assign] # as in FastAPI's documentation
 
 
-def _operation(name: str) -> dict[str, Any]:
-    data = schema_of(DATA[name])
+def _operation(name: str, data: dict[str, Any]) -> dict[str, Any]:
     body = {
         "type": "object",
         "required": ["type", "timestamp", "data"],
@@ -50,7 +51,7 @@ def _operation(name: str) -> dict[str, Any]:
         "operationId": f"webhook_{name.replace('.', '_')}",
         "summary": name,
         "description": f"{_SUMMARIES[name]} Signed by the Standard Webhooks specification.",
-        "tags": ["Store"],
+        "tags": ["Webhooks"],
         "parameters": [
             {"name": header, "in": "header", "required": True, "description": text, "schema": {"type": "string"}}
             for header, text in _HEADERS.items()

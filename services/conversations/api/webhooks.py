@@ -35,7 +35,7 @@ log = structlog.get_logger()
 
 router = ApiRouter(
     prefix="/api/v1/store/webhooks",
-    tags=["Store"],
+    tags=["Webhooks"],
     responses=problem_responses(Unauthenticated, Forbidden, Invalid, Unavailable),
 )
 
@@ -48,7 +48,9 @@ State = Annotated[DeliveryState | None, Query(description="Only deliveries in th
 OfConversation = Annotated[UUID | None, Query(description="Only deliveries about this conversation.")]
 
 
-@router.post("", status_code=201, responses=problem_responses(TooManyWebhooks, IdempotencyKeyReused))
+@router.post(
+    "", summary="Create a webhook", status_code=201, responses=problem_responses(TooManyWebhooks, IdempotencyKeyReused)
+)
 async def create_webhook(
     body: CreateWebhook,
     request: Request,
@@ -72,19 +74,19 @@ async def create_webhook(
     return WebhookWithSecret.of(webhook)
 
 
-@router.get("")
+@router.get("", summary="List webhooks")
 async def list_webhooks(_: Store, session: DbSession) -> Page[WebhookOut]:
     """List all webhooks, oldest first. They are on one page."""
     return Page(items=[WebhookOut.of(webhook) for webhook in await registry.list_webhooks(session)], next_cursor=None)
 
 
-@router.get("/{webhook_id}", responses=problem_responses(NotFound))
+@router.get("/{webhook_id}", summary="Get a webhook", responses=problem_responses(NotFound))
 async def get_webhook(webhook_id: WebhookId, _: Store, session: DbSession) -> WebhookOut:
     """Return a webhook."""
     return WebhookOut.of(await registry.get_webhook(session, webhook_id))
 
 
-@router.patch("/{webhook_id}", responses=problem_responses(NotFound))
+@router.patch("/{webhook_id}", summary="Change a webhook", responses=problem_responses(NotFound))
 async def change_webhook(
     webhook_id: WebhookId, body: ChangeWebhook, request: Request, caller: Store, session: DbSession
 ) -> WebhookOut:
@@ -97,13 +99,13 @@ async def change_webhook(
     return WebhookOut.of(await registry.change_webhook(session, caller, webhook_id, changes))
 
 
-@router.delete("/{webhook_id}", status_code=204, responses=problem_responses(NotFound))
+@router.delete("/{webhook_id}", summary="Delete a webhook", status_code=204, responses=problem_responses(NotFound))
 async def delete_webhook(webhook_id: WebhookId, caller: Store, session: DbSession) -> None:
     """Delete a webhook with its deliveries. Requests under way may still arrive."""
     await registry.delete_webhook(session, caller, webhook_id)
 
 
-@router.post("/{webhook_id}/secret", responses=problem_responses(NotFound))
+@router.post("/{webhook_id}/secret", summary="Replace a webhook's secret", responses=problem_responses(NotFound))
 async def replace_webhook_secret(
     webhook_id: WebhookId, caller: Store, session: DbSession, body: ReplaceSecret = _ONE_DAY
 ) -> WebhookWithSecret:
@@ -112,7 +114,7 @@ async def replace_webhook_secret(
     return WebhookWithSecret.of(webhook)
 
 
-@router.post("/{webhook_id}/test", status_code=201, responses=problem_responses(NotFound))
+@router.post("/{webhook_id}/test", summary="Send a test", status_code=201, responses=problem_responses(NotFound))
 async def test_webhook(webhook_id: WebhookId, caller: Store, session: DbSession) -> DeliveryOut:
     """Send an event of type `webhook.test`, also if the webhook has other types. The delivery says what became of it.
 
@@ -122,7 +124,7 @@ async def test_webhook(webhook_id: WebhookId, caller: Store, session: DbSession)
     return DeliveryOut.of(await deliveries.send_test(session, webhook_id))
 
 
-@router.post("/{webhook_id}/replay", responses=problem_responses(NotFound))
+@router.post("/{webhook_id}/replay", summary="Replay a period", responses=problem_responses(NotFound))
 async def replay_deliveries(webhook_id: WebhookId, body: ReplayRange, _: Store, session: DbSession) -> Replayed:
     """Send what was created within a time again, in its order, after what is pending. Up to 10,000 at a time.
 
@@ -133,7 +135,7 @@ async def replay_deliveries(webhook_id: WebhookId, body: ReplayRange, _: Store, 
     return Replayed(replayed=count, next_from=next_from)
 
 
-@router.get("/{webhook_id}/deliveries", responses=problem_responses(NotFound))
+@router.get("/{webhook_id}/deliveries", summary="List deliveries", responses=problem_responses(NotFound))
 async def list_deliveries(
     webhook_id: WebhookId,
     _: Store,
@@ -150,13 +152,18 @@ async def list_deliveries(
     return Page(items=[DeliveryOut.of(row) for row in rows], next_cursor=next_cursor)
 
 
-@router.get("/{webhook_id}/deliveries/{delivery_id}", responses=problem_responses(NotFound))
+@router.get("/{webhook_id}/deliveries/{delivery_id}", summary="Get a delivery", responses=problem_responses(NotFound))
 async def get_delivery(webhook_id: WebhookId, delivery_id: DeliveryId, _: Store, session: DbSession) -> DeliveryOut:
     """Return a delivery."""
     return DeliveryOut.of(await deliveries.get_delivery(session, webhook_id, delivery_id))
 
 
-@router.post("/{webhook_id}/deliveries/{delivery_id}/replay", status_code=201, responses=problem_responses(NotFound))
+@router.post(
+    "/{webhook_id}/deliveries/{delivery_id}/replay",
+    summary="Replay a delivery",
+    status_code=201,
+    responses=problem_responses(NotFound),
+)
 async def replay_delivery(webhook_id: WebhookId, delivery_id: DeliveryId, _: Store, session: DbSession) -> DeliveryOut:
     """Send an event again, as a new delivery, after what is pending about its conversation.
 

@@ -22,6 +22,7 @@ class NotificationsUnavailable(Unavailable):
 
     code = "notifications-unavailable"
     title = "The notifications service is unavailable"
+    remedy = "Start the notifications service, or check `CHATS_NOTIFICATIONS_URL` and `CHATS_FEED_SECRET`."
     headers: ClassVar[Mapping[str, str] | None] = {"Retry-After": "30"}
 
 

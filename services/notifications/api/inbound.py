@@ -20,7 +20,7 @@ from shared.problems import Forbidden, Invalid, NotFound, Unauthenticated, Unava
 
 router = ApiRouter(
     prefix="/api/v1/notifications/inbound",
-    tags=["Admin"],
+    tags=["Emails"],
     responses=problem_responses(Unauthenticated, Forbidden, Invalid, Unavailable),
 )
 
@@ -86,7 +86,7 @@ class InboundDetail(InboundOut):
     files: list[InboundFile]
 
 
-@router.get("")
+@router.get("", summary="List emails that came in")
 async def list_inbound_emails(
     _: Admin,
     session: DbSession,
@@ -103,7 +103,7 @@ async def list_inbound_emails(
     return Page(items=[InboundOut.of(*row) for row in rows], next_cursor=next_cursor)
 
 
-@router.get("/{inbound_id}", responses=problem_responses(NotFound))
+@router.get("/{inbound_id}", summary="Get an email that came in", responses=problem_responses(NotFound))
 async def get_inbound_email(inbound_id: InboundId, _: Admin, session: DbSession) -> InboundDetail:
     """Return an email with its text and the names of its files, as long as its original is kept."""
     email, contents = await operations.find_inbound(session, inbound_id)
@@ -115,6 +115,7 @@ async def get_inbound_email(inbound_id: InboundId, _: Admin, session: DbSession)
 
 @router.get(
     "/{inbound_id}/original",
+    summary="Download an original email",
     response_class=Response,
     responses={200: {"content": {"message/rfc822": {}}}, **problem_responses(NotFound)},
 )
@@ -125,7 +126,12 @@ async def download_inbound_original(inbound_id: InboundId, _: Admin, session: Db
     return Response(content, media_type="message/rfc822", headers={"Content-Disposition": disposition})
 
 
-@router.post("/{inbound_id}/post", status_code=204, responses=problem_responses(NotFound, InboundNotWaiting))
+@router.post(
+    "/{inbound_id}/post",
+    summary="Post a held email",
+    status_code=204,
+    responses=problem_responses(NotFound, InboundNotWaiting),
+)
 async def post_inbound_email(
     inbound_id: InboundId, caller: Admin, session: DbSession, body: PostInbound | None = None
 ) -> None:
@@ -138,7 +144,12 @@ async def post_inbound_email(
     await operations.post_inbound(session, inbound_id, user_id=user_id, posted_by=caller.id)
 
 
-@router.post("/{inbound_id}/discard", status_code=204, responses=problem_responses(NotFound, InboundNotWaiting))
+@router.post(
+    "/{inbound_id}/discard",
+    summary="Discard a held email",
+    status_code=204,
+    responses=problem_responses(NotFound, InboundNotWaiting),
+)
 async def discard_inbound_email(inbound_id: InboundId, _: Admin, session: DbSession) -> None:
     """Discard a held or ignored email: it never becomes a message."""
     await operations.discard_inbound(session, inbound_id)

@@ -85,7 +85,7 @@ def given_secret(authorization: str) -> str:
 
 router = ApiRouter(
     prefix="/api/v1/notifications/inbound",
-    tags=["Providers"],
+    tags=["Emails"],
     responses=problem_responses(Unauthenticated, Invalid, InboundRefused, PayloadTooLarge, RequestTimeout, Unavailable),
 )
 
@@ -107,6 +107,7 @@ class TakenInOut(BaseModel):
 
 @router.post(
     "/mime",
+    summary="Deliver an email as a provider",
     dependencies=[Depends(_check_secret)],
     openapi_extra={"requestBody": {"required": True, "content": _CONTENT}},
 )

@@ -169,13 +169,13 @@ class Retried(BaseModel):
     more: bool
 
 
-@router.get("/operations")
+@router.get("/operations", summary="Get the state of the service")
 async def get_operations(_: Operator, session: DbSession) -> OperationsOut:
     """Return the state of the service: inbox, workers, emails and the mail server."""
     return OperationsOut.of(await metrics.read_state(session), await read_reports(session))
 
 
-@router.get("/parked")
+@router.get("/parked", summary="List parked events")
 async def list_parked_events(
     _: Operator, session: DbSession, limit: Annotated[int, Query(ge=1, le=100, description="Maximum number.")] = 25
 ) -> Parked:
@@ -183,19 +183,26 @@ async def list_parked_events(
     return Parked(items=[ParkedOut.of(entry) for entry in await list_parked(session, limit)])
 
 
-@router.post("/parked/{event_id}/retry", status_code=204, responses=problem_responses(NotFound))
+@router.post(
+    "/parked/{event_id}/retry", summary="Retry a parked event", status_code=204, responses=problem_responses(NotFound)
+)
 async def retry_parked_event(event_id: ParkedId, _: Operator, session: DbSession) -> None:
     """Have a parked event handled again, within seconds. If it fails, it stays parked, with its error as the reason."""
     await request_retry(session, event_id)
 
 
-@router.post("/parked/{event_id}/discard", status_code=204, responses=problem_responses(NotFound))
+@router.post(
+    "/parked/{event_id}/discard",
+    summary="Discard a parked event",
+    status_code=204,
+    responses=problem_responses(NotFound),
+)
 async def discard_parked_event(event_id: ParkedId, _: Operator, session: DbSession) -> None:
     """Give a parked event up: its notification and its email are never made."""
     await discard_parked(session, event_id)
 
 
-@router.post("/emails/retry")
+@router.post("/emails/retry", summary="Retry failed emails in bulk")
 async def retry_failed_emails(body: RetryFailed, _: Operator, request: Request) -> Retried:
     """Queue failed or bounced emails for another attempt, 10,000 at most. Emails that may have arrived are skipped."""
     since = timedelta(seconds=body.since_seconds) if body.since_seconds is not None else None

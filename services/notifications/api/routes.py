@@ -53,12 +53,17 @@ Admin = Annotated[Principal, Depends(_caller(Role.ADMIN), scope="function")]
 Either = Annotated[Principal, Depends(_caller(Role.CUSTOMER, Role.ADMIN), scope="function")]
 CurrentSettings = Annotated[ApiSettings, Depends(_settings)]
 
+_PROBLEMS = problem_responses(Unauthenticated, Forbidden, Invalid, Unavailable)
+
 router = ApiRouter(
-    prefix="/api/v1/notifications", responses=problem_responses(Unauthenticated, Forbidden, Invalid, Unavailable)
+    prefix="/api/v1/notifications",
+    tags=["Notifications"],
+    responses=_PROBLEMS,
 )
+emails = ApiRouter(prefix="/api/v1/notifications/emails", tags=["Emails"], responses=_PROBLEMS)
 
 
-@router.get("", tags=["Customer", "Admin"])
+@router.get("", summary="List notifications")
 async def list_notifications(
     caller: Either,
     session: DbSession,
@@ -87,7 +92,7 @@ async def list_notifications(
     return Page(items=items, next_cursor=next_cursor)
 
 
-@router.get("/unread", tags=["Customer", "Admin"])
+@router.get("/unread", summary="Count unread notifications")
 async def count_unread_notifications(caller: Either, session: DbSession) -> Unread:
     """Count the caller's unread notifications; of an admin's, the newest thousand are looked at."""
     if caller.role is Role.ADMIN:
@@ -95,7 +100,7 @@ async def count_unread_notifications(caller: Either, session: DbSession) -> Unre
     return Unread(unread=await count_unread(session, caller.id))
 
 
-@router.post("/read-all", status_code=204, tags=["Customer", "Admin"])
+@router.post("/read-all", summary="Mark all notifications as read", status_code=204)
 async def mark_all_notifications_read(caller: Either, session: DbSession, settings: CurrentSettings) -> None:
     """Mark all of the caller's notifications as read. Their emails are not sent. The conversations stay unread."""
     mark = read_all_admin_notifications if caller.role is Role.ADMIN else read_all_notifications
@@ -103,7 +108,10 @@ async def mark_all_notifications_read(caller: Either, session: DbSession, settin
 
 
 @router.post(
-    "/{notification_id}/read", status_code=204, tags=["Customer", "Admin"], responses=problem_responses(NotFound)
+    "/{notification_id}/read",
+    summary="Mark a notification as read",
+    status_code=204,
+    responses=problem_responses(NotFound),
 )
 async def mark_notification_read(
     notification_id: Annotated[UUID, Path(description="The notification's id.")],
@@ -116,7 +124,7 @@ async def mark_notification_read(
     await mark(session, caller.id, notification_id, settings)
 
 
-@router.get("/preferences", tags=["Admin"])
+@router.get("/preferences", summary="Get an admin's preferences")
 async def get_notification_preferences(caller: Admin, session: DbSession) -> PreferencesOut:
     """Return which notifications the caller gets in the bell and by email.
 
@@ -125,7 +133,7 @@ async def get_notification_preferences(caller: Admin, session: DbSession) -> Pre
     return PreferencesOut.of(await load_preferences(session, caller.id), await load_timing(session, caller.id))
 
 
-@router.put("/preferences", tags=["Admin"])
+@router.put("/preferences", summary="Change an admin's preferences")
 async def change_notification_preferences(body: PreferencesIn, caller: Admin, session: DbSession) -> PreferencesOut:
     """Change which notifications the caller gets in the bell and by email, and when emails come.
 
@@ -138,7 +146,7 @@ async def change_notification_preferences(body: PreferencesIn, caller: Admin, se
     return PreferencesOut.of(preferences, timing)
 
 
-@router.get("/emails", tags=["Admin"])
+@emails.get("", summary="List emails")
 async def list_emails(
     _: Admin,
     session: DbSession,
@@ -154,8 +162,11 @@ async def list_emails(
     return Page(items=[EmailOut.of(*row) for row in rows], next_cursor=next_cursor)
 
 
-@router.post(
-    "/emails/{email_id}/retry", status_code=204, tags=["Admin"], responses=problem_responses(NotFound, EmailNotFailed)
+@emails.post(
+    "/{email_id}/retry",
+    summary="Retry an email",
+    status_code=204,
+    responses=problem_responses(NotFound, EmailNotFailed),
 )
 async def retry_email(
     email_id: Annotated[UUID, Path(description="The email's id.")], _: Admin, session: DbSession

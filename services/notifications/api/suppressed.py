@@ -19,7 +19,7 @@ from shared.problems import Forbidden, Invalid, NotFound, Unauthenticated, Unava
 
 router = ApiRouter(
     prefix="/api/v1/notifications/emails/suppressed",
-    tags=["Admin"],
+    tags=["Emails"],
     responses=problem_responses(Unauthenticated, Forbidden, Invalid, Unavailable),
 )
 
@@ -44,7 +44,7 @@ class SuppressedOut(BaseModel):
         return cls.model_validate({name: getattr(row, name) for name in cls.model_fields})
 
 
-@router.get("")
+@router.get("", summary="List suppressed addresses")
 async def list_suppressed_addresses(
     _: Admin,
     session: DbSession,
@@ -57,7 +57,9 @@ async def list_suppressed_addresses(
     return Page(items=[SuppressedOut.of(row) for row in rows], next_cursor=next_cursor)
 
 
-@router.delete("/{suppression_id}", status_code=204, responses=problem_responses(NotFound))
+@router.delete(
+    "/{suppression_id}", summary="Remove a suppressed address", status_code=204, responses=problem_responses(NotFound)
+)
 async def remove_suppressed_address(
     suppression_id: Annotated[UUID, Path(description="The id of the suppressed address.")], _: Admin, session: DbSession
 ) -> None:

@@ -12,11 +12,18 @@ from services.conversations.app import create_app
 from services.conversations.rules import WebhookType
 from services.conversations.settings import ApiSettings
 from shared.database import SessionFactory
+from tests.service.access.table import ROWS
 from tests.service.conftest import SECRET
 from tests.service.helpers.callers import Caller, problem
 from tests.service.helpers.connected import connect
 
 ORIGIN = "https://store.test"
+NOTIFICATIONS = "/api/v1/notifications/openapi.json"
+OPERATIONS = (
+    "/api/v1/notifications/operations",
+    "/api/v1/notifications/parked",
+    "/api/v1/notifications/emails/retry",
+)
 
 
 @pytest.fixture
@@ -44,7 +51,7 @@ def references(part: Any) -> Iterator[str]:
 
 
 async def test_the_documents_are_valid(api: httpx2.AsyncClient, notifications_api: httpx2.AsyncClient) -> None:
-    for client, path in ((api, "/openapi.json"), (notifications_api, "/api/v1/notifications/openapi.json")):
+    for client, path in ((api, "/openapi.json"), (notifications_api, NOTIFICATIONS)):
         document = (await client.get(path)).json()
         assert document["openapi"].startswith("3.1.")
         assert [error.message for error in OpenAPIV31SpecValidator(document).iter_errors()] == []
@@ -69,9 +76,9 @@ async def test_every_operation_has_a_description_and_a_unique_name(document: Any
     names = [operation["operationId"] for _, operation in operations(document)]
     assert len(names) == len(set(names))
     for name, operation in operations(document):
-        assert operation["summary"], name
+        assert operation["summary"] != operation["operationId"].replace("_", " ").title(), f"{name} needs a summary"
         assert operation["description"].endswith("."), name
-        assert operation["tags"], name
+        assert set(operation["tags"]) <= {tag["name"] for tag in document["tags"]}, name
         assert re.fullmatch("[a-z_]{3,40}", operation["operationId"]), "clients are generated with this name"
         for parameter in operation.get("parameters", []):
             assert parameter["description"].endswith("."), (name, parameter["name"])
@@ -105,6 +112,8 @@ async def test_every_operation_declares_its_errors_as_problems_with_examples(doc
             for code, example in media[1]["examples"].items():
                 assert (example["value"]["code"], example["value"]["status"]) == (code, int(status))
                 assert ("errors" in example["value"]) == (status == "422")
+                assert example["summary"].endswith("."), f"the docstring of {code} says what causes it"
+                assert example["description"].endswith("."), f"the remedy of {code} says what to do"
 
 
 async def test_conflicts_are_declared_where_they_happen(document: Any) -> None:
@@ -137,9 +146,8 @@ async def test_the_webhooks_that_we_send_are_described_with_their_bodies(documen
         assert schema["properties"]["type"] == {"const": name}
         assert operation["operationId"] == f"webhook_{name.replace('.', '_')}"
     changed = document["webhooks"]["conversation.status_changed"]["post"]["requestBody"]["content"]
-    assert {"from", "to", "conversation"} <= set(
-        changed["application/json"]["schema"]["properties"]["data"]["required"]
-    )
+    data = changed["application/json"]["schema"]["properties"]["data"]["$ref"].rpartition("/")[2]
+    assert {"from", "to", "conversation"} <= set(document["components"]["schemas"][data]["required"])
 
 
 async def test_every_operation_requires_a_bearer_token(document: Any) -> None:
@@ -147,6 +155,20 @@ async def test_every_operation_requires_a_bearer_token(document: Any) -> None:
     assert (scheme["type"], scheme["scheme"]) == ("http", "bearer")
     for name, operation in operations(document):
         assert operation["security"] == [{"HTTPBearer": []}], name
+
+
+async def test_the_roles_of_every_operation_are_those_of_the_access_table(
+    document: Any, notifications_api: httpx2.AsyncClient
+) -> None:
+    described = {"conversations": document, "notifications": (await notifications_api.get(NOTIFICATIONS)).json()}
+    for row in ROWS:
+        operation = described[row.service]["paths"].get(row.path, {}).get(row.method.lower())
+        if operation is None or "x-roles" not in operation:
+            continue
+        callers = {"customer": "owner", "admin": "admin", "store": "store"}
+        refused = {role for role, caller in callers.items() if row.statuses[caller] == 403}
+        needs_permission = row.path.startswith(OPERATIONS) and "x-roles" in operation
+        assert {*operation["x-roles"]} == {*callers} - refused | ({"admin"} if needs_permission else set()), row.route
 
 
 async def test_every_body_has_an_example_with_all_required_fields(document: Any) -> None:

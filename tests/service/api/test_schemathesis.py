@@ -29,13 +29,16 @@ CONFIG = Path(__file__).with_name("schemathesis.toml")
 EXAMPLES = int(os.environ.get("SCHEMATHESIS_EXAMPLES", "0"))
 FOR_LONG = ["--max-examples", str(EXAMPLES)]
 ALWAYS_THE_SAME = ["--max-examples", "5", "--generation-deterministic"]
-# The stream never ends, so each call would last until its timeout. tests/service/realtime tests it; that it needs a
-# token is tested here, too.
-WITHOUT_STREAM = ["--exclude-path", "/api/v1/stream"]
 # It is 503 without the notifications service: tests/service/privacy.
 WITHOUT_EXPORT = ["--exclude-path", "/api/v1/store/users/{user_id}/export"]
 # Callers without access are rejected before boundary values matter.
 WITHOUT_BOUNDARIES = [] if EXAMPLES else ["--phases", "examples,fuzzing,stateful"]
+
+
+def tagged(*tags: str) -> list[str]:
+    """Return the options for the operations with these tags."""
+    return [option for tag in tags for option in ("--include-tag", tag)]
+
 
 pytestmark = pytest.mark.timeout(240 + 10 * EXAMPLES)
 
@@ -87,9 +90,9 @@ async def run_schemathesis(document: str, caller: str, people: Path, *options: s
     ("who", "options"),
     [
         # Of other users' data, these callers only get 403 or 404; tests/service/access covers that.
-        ("anna", ["--include-tag", "Customer", *WITHOUT_STREAM]),
-        ("sam", ["--include-tag", "Admin", *WITHOUT_STREAM]),
-        ("shop", ["--include-tag", "Store", *WITHOUT_EXPORT]),
+        ("anna", tagged("Conversations")),
+        ("sam", tagged("Admin conversations", "Desk", "Reports and audit")),
+        ("shop", [*tagged("Users and orders", "Webhooks"), *WITHOUT_EXPORT]),
         ("nobody", WITHOUT_BOUNDARIES),
     ],
     ids=["customer", "admin", "store", "nobody"],
@@ -106,8 +109,8 @@ async def test_the_conversations_api_matches_its_document(
 @pytest.mark.parametrize(
     ("who", "options"),
     [
-        ("anna", ["--include-tag", "Customer"]),
-        ("sam", ["--include-tag", "Admin"]),
+        ("anna", [*tagged("Notifications"), "--exclude-path", "/api/v1/notifications/preferences"]),
+        ("sam", tagged("Notifications", "Emails")),
         ("shop", WITHOUT_BOUNDARIES),
         ("nobody", WITHOUT_BOUNDARIES),
     ],

@@ -59,7 +59,8 @@ _RESPONSES: dict[int | str, dict[str, Any]] = {
 @router.post(
     "",
     operation_id="begin_session",
-    tags=["Browser"],
+    summary="Start a browser session",
+    tags=["Sign-in"],
     status_code=303,
     response_class=Response,
     responses=_RESPONSES,
