@@ -14,8 +14,8 @@ from zlib import crc32
 PAIRS: Final = 0xFFFFF  # a million: a pair shares its form with few others, and the index stays small
 MAX_WORD: Final = 64  # characters of a word that count
 
-_CATEGORIES: Final = {character: category(character) for character in map(chr, range(0x80, 0x1FFFF))}
-_MARKS: Final = "".join(character for character, kind in _CATEGORIES.items() if kind[0] == "M")
+_BEYOND_ASCII: Final = range(0x80, 0x1FFFF)
+_MARKS: Final = "".join(character for character in map(chr, _BEYOND_ASCII) if category(character)[0] == "M")
 _UNSEEN: Final = "\u00ad\u200b-\u200f\u2060\ufeff"  # characters without a width: soft hyphens, joiners
 _IN_WORD: Final = rf"[\w{_MARKS}{_UNSEEN}]+"  # `\w` alone would end a word at an accent of decomposed text
 _CONNECTORS: Final = "-\u2010-\u2014\u2212'\u2018\u2019\u02bc.,/@+&:\u00b7"
@@ -34,7 +34,7 @@ _DIGITS: Final = re.compile(r"\d+")
 # Accents of Latin, Greek and Cyrillic, points of Hebrew, signs of Arabic, and characters without a width
 _IGNORED: Final = re.compile(f"[\u0300-\u036f\u0591-\u05c7\u0610-\u061a\u0640\u064b-\u065f\u0670{_UNSEEN}]")
 _LETTERS: Final[dict[int, str | int]] = {
-    **{ord(character): str(decimal(character)) for character in _CATEGORIES if character.isdecimal()},
+    **{code: str(decimal(chr(code))) for code in _BEYOND_ASCII if chr(code).isdecimal()},
     **{code: code - 0x60 for code in range(0x30A1, 0x30F7)},  # katakana as hiragana
     **dict(zip(map(ord, "øłđðħ\u0131"), "olddhi", strict=True)),
     ord("æ"): "ae",
