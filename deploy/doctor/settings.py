@@ -69,6 +69,8 @@ def _unusual() -> Iterator[Finding]:
         yield from _of_redis(conversations.StoreSettings())
     if not settings_errors(notifications.EmailSettings):
         yield from _of_emails(notifications.EmailSettings())
+    if not settings_errors(notifications.ReplySettings):
+        yield from _of_incoming_emails(notifications.ReplySettings())
     if not settings_errors(TokenSettings):
         yield from _of_public_url(TokenSettings())
 
@@ -89,6 +91,12 @@ def _of_emails(settings: notifications.EmailSettings) -> Iterator[Finding]:
         yield note(f"Emails go to {', '.join(settings.email_only_to)} only (CHATS_EMAIL_ONLY_TO).")
     if settings.support_email is None:
         yield note("CHATS_SUPPORT_EMAIL is not set: no email tells the admins about new messages.")
+
+
+def _of_incoming_emails(settings: notifications.ReplySettings) -> Iterator[Finding]:
+    if settings.inbound_address is not None and settings.inbound_authserv_id is None:
+        text = "Emails to CHATS_INBOUND_ADDRESS are held: without CHATS_INBOUND_AUTHSERV_ID nothing proves the sender."
+        yield warning(text, "Set it to the name that your mail server writes into Authentication-Results.")
 
 
 def _of_public_url(settings: TokenSettings) -> Iterator[Finding]:

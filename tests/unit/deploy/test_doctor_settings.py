@@ -20,6 +20,12 @@ COMPLETE = {
     "CHATS_PUBLIC_URL": "https://help.store.test",
 }
 
+INBOUND = {
+    "CHATS_INBOUND_DOMAIN": "reply.store.test",
+    "CHATS_INBOUND_SECRET": "hidden",
+    "CHATS_INBOUND_ADDRESS": "help@store.test",
+}
+
 
 @pytest.fixture(autouse=True)
 def empty(monkeypatch: pytest.MonkeyPatch) -> None:
@@ -87,6 +93,7 @@ async def test_a_variable_that_is_no_setting_is_named(monkeypatch: pytest.Monkey
         ({"CHATS_SMTP_URL": ""}, "WARNING", "every email is suppressed"),
         ({"CHATS_EMAIL_ONLY_TO": "*@store.test"}, "NOTE", "*@store.test only"),
         ({"CHATS_SUPPORT_EMAIL": ""}, "NOTE", "no email tells the admins"),
+        (INBOUND, "WARNING", "are held"),
     ],
 )
 async def test_settings_that_are_right_for_a_trial_only_are_named(
@@ -96,6 +103,11 @@ async def test_settings_that_are_right_for_a_trial_only_are_named(
     assert level == severity
     assert part in text
     assert "hidden" not in text
+
+
+async def test_emails_with_a_trusted_mail_server_are_fine(monkeypatch: pytest.MonkeyPatch) -> None:
+    complete = COMPLETE | INBOUND | {"CHATS_INBOUND_AUTHSERV_ID": "mx.store.test"}
+    assert [severity for severity, *_ in await found(monkeypatch, **complete)] == ["OK"]
 
 
 def test_the_exit_code_rises_with_the_severity() -> None:
