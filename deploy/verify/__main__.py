@@ -40,6 +40,7 @@ def verify(engine: Engine) -> None:
     step("start order", lambda: checks.start_order(engine))
     store = Store(engine)
     step("post to email", lambda: f"{store.post_to_email():.1f} s")
+    step("email to message", lambda: f"{store.email_to_message():.1f} s")
     step("isolation", lambda: checks.isolation(engine))
     step("scaling", lambda: checks.scaling(engine, store))
     step("kills", lambda: checks.kills(engine, store))

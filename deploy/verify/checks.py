@@ -10,6 +10,8 @@ from deploy.verify.engine import Engine, VerificationError, wait_until
 from deploy.verify.traffic import Load, Store
 
 OURS = ("api", "notifications-api", "relay", "jobs", "thumbnails", "worker", "sweeper", "inbound")
+SINGLE = ("inbound",)  # these have a port of the machine, so each runs in one copy
+SCALED = tuple(service for service in OURS if service not in SINGLE)
 SERVERS = ("postgres", "valkey", "limits", "mailpit", "proxy")
 # What the log of a process contains when it has worked.
 WORK = {"api": '"event": "request"', "notifications-api": '"event": "request"', "worker": '"event": "event handled"'}
@@ -56,8 +58,8 @@ def isolation(engine: Engine) -> str:
 
 
 def scaling(engine: Engine, store: Store) -> str:
-    """Each service runs in three copies that share the load, and in one again."""
-    copies = {service: _scale(engine, service, COPIES) for service in OURS}
+    """Each service without a port of the machine runs in three copies that share the load, and in one again."""
+    copies = {service: _scale(engine, service, COPIES) for service in SCALED}
     before = {name: _work(engine, service, name) for service in WORK for name in copies[service]}
     with Load(store) as load:
         time.sleep(UNDER_LOAD)
@@ -68,7 +70,7 @@ def scaling(engine: Engine, store: Store) -> str:
     engine.remove([name for names in copies.values() for name in names[1:]])
     store.post_to_email()
     share = ", ".join(f"{service} {done}" for service, done in shares.items())
-    return f"{', '.join(OURS)} in {COPIES} copies and back; shares: {share}"
+    return f"{', '.join(SCALED)} in {COPIES} copies and back; shares: {share}"
 
 
 def kills(engine: Engine, store: Store) -> str:
@@ -80,6 +82,8 @@ def kills(engine: Engine, store: Store) -> str:
         engine.kill(container)
         wait_until(restarted, f"{service} started again")
         took.append(f"{service} {store.post_to_email():.0f}")
+        if service in (*SINGLE, "postgres"):
+            took.append(f"(a message by email {store.email_to_message():.0f})")
     engine.wait_healthy(
         [_only(engine, service) for service in (*OURS, "flower", "proxy", "valkey", "limits", "postgres")]
     )
@@ -108,7 +112,10 @@ def upgrade(engine: Engine, store: Store) -> str:
         engine.compose("run", "--rm", "--no-deps", "migrate")
         after = _versions(engine)
         time.sleep(SIDE_BY_SIDE)  # old code on the new schema
-        for service in OURS:
+        for service in SINGLE:
+            engine.remove(engine.containers(service))
+            _scale(engine, service, 1)
+        for service in SCALED:
             old = engine.containers(service)
             new = [name for name in _scale(engine, service, 2) if name not in old]
             time.sleep(SIDE_BY_SIDE)
@@ -117,6 +124,7 @@ def upgrade(engine: Engine, store: Store) -> str:
     if before == after:
         raise VerificationError(f"there was nothing to migrate from {before}")
     store.post_to_email()
+    store.email_to_message()
     return f"{before} to {after}; {load.check()}"
 
 

@@ -72,14 +72,15 @@ class Engine:
         hard = {name: min(16_384, resource.getrlimit(limit)[1]) for name, limit in LIMITS.items()}
         limits = [f'"{name}={value}:{value}"' for name, value in hard.items() if value > 0]
         (self.directory / "containers.conf").write_text(f"[containers]\ndefault_ulimits = [{', '.join(limits)}]\n")
-        names = ("CHATS_PORT", "FLOWER_PORT", "MAILPIT_PORT")
-        self.ports = dict(zip(names, free_ports(range(17_400, 17_403)), strict=True))
+        names = ("CHATS_PORT", "FLOWER_PORT", "MAILPIT_PORT", "CHATS_INBOUND_PORT")
+        self.ports = dict(zip(names, free_ports(range(17_400, 17_404)), strict=True))
         settings = {
             **self.ports,
             "COMPOSE_PROFILES": "postgres,valkey,mailpit",
             "CHATS_SECRETS_DIR": self.secrets,
             "CHATS_EMAIL_DELAY_SECONDS": 1,
             "CHATS_DRAIN_SECONDS": 2,
+            "CHATS_INBOUND_DOMAIN": "reply.example.com",
             "CHATS_LIMIT_ADMIN_MESSAGES_PER_MINUTE": 0,
         }
         (self.directory / "env").write_text("".join(f"{name}={value}\n" for name, value in settings.items()))

@@ -1,8 +1,11 @@
 """Requests through the proxy: messages that must arrive as notifications and emails, and load that must not fail."""
 
+import smtplib
 import threading
 import time
 from collections import Counter
+from email import message_from_bytes, policy
+from email.message import EmailMessage
 from types import TracebackType
 from typing import Any, Self
 from uuid import uuid4
@@ -10,6 +13,7 @@ from uuid import uuid4
 import httpx2
 import jwt
 
+from deploy.local.mailbox_reply import compose_reply
 from deploy.verify.engine import Engine, VerificationError, wait_until
 
 PACE = 0.05  # seconds between two requests of a thread
@@ -23,6 +27,7 @@ class Store:
     def __init__(self, engine: Engine) -> None:
         self._secret = (engine.secrets / "auth_secret").read_text().strip()
         self._catcher = f"http://127.0.0.1:{engine.ports['MAILPIT_PORT']}/mails"
+        self._inbound_port = engine.ports["CHATS_INBOUND_PORT"]
         self.http = httpx2.Client(base_url=f"http://127.0.0.1:{engine.ports['CHATS_PORT']}", timeout=TIMEOUT)
 
     def request(self, method: str, path: str, user: str, role: str = "customer", **body: str) -> Any:
@@ -68,6 +73,20 @@ class Store:
         wait_until(lambda: self.emails(customer), "an email arrived at the catcher", seconds)
         return time.monotonic() - begun
 
+    def email_to_message(self, seconds: float = 60) -> float:
+        """Reply by LMTP to an email that a new customer got, wait for the message, and return the seconds it took."""
+        customer, text = f"customer-{uuid4().hex[:8]}", f"Thank you, {uuid4().hex}."
+        conversation = self.start(customer)
+        self.answer(conversation, "It comes tomorrow.")
+        [number] = wait_until(lambda: self.emails(customer), "an email arrived at the catcher", seconds)
+        source = httpx2.get(f"{self._catcher}/{number}/source", timeout=TIMEOUT).content
+        reply = compose_reply(message_from_bytes(source, policy=policy.default), text)
+        begun = time.monotonic()
+        wait_until(lambda: self._deliver(reply), "an email was accepted", seconds)
+        path = f"/conversations/{conversation}/messages"
+        wait_until(lambda: text in str(self.request("GET", path, customer)), "an email became a message", seconds)
+        return time.monotonic() - begun
+
     def notified(self, customer: str) -> list[str]:
         """Return the ids of all messages that a customer was notified of."""
         found: list[str] = []
@@ -79,13 +98,21 @@ class Store:
                 return found
             cursor = f"&cursor={page['next_cursor']}"
 
-    def emails(self, customer: str) -> int:
-        """Return the number of emails to a customer that the catcher has."""
+    def emails(self, customer: str) -> list[int]:
+        """Return the numbers of the emails to a customer that the catcher has."""
         try:
             caught = httpx2.get(self._catcher, timeout=TIMEOUT).json()
         except httpx2.HTTPError:
-            return 0
-        return sum(f"{customer}@example.com" in email["to"] for email in caught)
+            return []
+        return [email["number"] for email in caught if f"{customer}@example.com" in email["to"]]
+
+    def _deliver(self, email: EmailMessage) -> bool:
+        """Deliver an email as a mail server does, which tries again when it cannot."""
+        try:
+            with smtplib.LMTP("127.0.0.1", self._inbound_port, timeout=TIMEOUT) as server:
+                return not server.send_message(email)
+        except OSError:  # smtplib's errors are such, too
+            return False
 
     def _try_answer(self, customer: str) -> str | None:
         try:
