@@ -1,4 +1,4 @@
-"""Measure replies by email against a bare aiosmtpd: `python -m bench.inbound`, EMAILS=500, ROUNDS=6, CONNECTIONS=8.
+"""Measure replies by email against a bare aiosmtpd: `python -m bench.inbound`, EMAILS, ROUNDS, CONNECTIONS, LARGE.
 
 The sink is aiosmtpd's own LMTP server, which keeps nothing. Each round delivers emails of 5 KB to it until it has
 accepted all, and to `chats inbound` until all are messages: *both*, the figure that counts. Every other round does so
@@ -34,7 +34,7 @@ EMAILS = int(os.environ.get("EMAILS", "500"))
 ROUNDS = int(os.environ.get("ROUNDS", "6"))
 CONNECTIONS = int(os.environ.get("CONNECTIONS", "8"))
 TALKS = 5_000  # each takes 20 emails an hour
-LARGE_EMAILS = 5
+LARGE_EMAILS = int(os.environ.get("LARGE", "5"))
 DOMAIN, SECRET = "in.bench.test", "the secret of the benchmark of emails"
 OURS = "Your parcel left our warehouse this morning. It should be with you on Thursday. Ask us whenever you like! " * 4
 THEIRS = "Thank you. On Thursday nobody is at home, so please leave it with the neighbour at number nine. " * 6

@@ -4,6 +4,7 @@ import asyncio
 from collections.abc import Mapping, Sequence
 from dataclasses import dataclass, replace
 from functools import partial
+from io import BytesIO
 from typing import Any, Final
 from uuid import UUID
 
@@ -49,13 +50,13 @@ async def read_contexts(acquire: ConnectionProvider, rows: Sequence[Mapping[str,
 
 async def _in_pieces(connection: Driver, email_id: UUID, size: int) -> bytes | None:
     """Return the bytes of a large email: the driver holds three times what it reads at once."""
-    whole = bytearray()
+    whole = BytesIO()  # gives its bytes without a copy
     for start in range(0, size, WHOLE):
         piece = await connection.fetchval(_PIECE, email_id, start + 1, WHOLE)
         if piece is None:  # erased meanwhile
             return None
-        whole += piece
-    return bytes(whole)
+        whole.write(piece)
+    return whole.getvalue()
 
 
 async def read_email(store: Store, row: Mapping[str, Any], context: Mapping[str, Any] | None) -> Reply:

@@ -5,6 +5,7 @@ import contextlib
 import logging
 import re
 from collections.abc import Sequence
+from io import BytesIO
 from typing import Any, Final, cast
 
 import structlog
@@ -229,7 +230,7 @@ class _Dialogue(SMTP):
         # The end is a dot between two line breaks, also of an email without a line.
         self._reader.feed_data(b"\r\n")
         await self.push("354 End data with <CR><LF>.<CR><LF>")
-        received, is_complete = bytearray(), False
+        received, is_complete = BytesIO(), False  # gives its bytes without a copy
         size = 0
         while not is_complete:
             try:
@@ -238,17 +239,18 @@ class _Dialogue(SMTP):
             except asyncio.LimitOverrunError as error:
                 piece = await self._reader.read(error.consumed)
             self._reset_timeout()
+            # Without the line break that was put before the email.
+            received.write(memoryview(piece)[0 if size else 2 :])
             size += len(piece)
-            if size <= MAX_BYTES + len(END):
-                received += piece
-            else:
-                received.clear()
+            if size > MAX_BYTES + len(END):
+                received = BytesIO()
         if size > MAX_BYTES + len(END):
             return None
-        del received[-len(END) + 2 :]  # the line break before the dot is the email's
-        if b"\r\n.." in received:
-            received = received.replace(b"\r\n..", b"\r\n.")
-        return bytes(memoryview(received)[2:])
+        received.truncate(size - len(END))  # the line break before the dot is the email's
+        email = received.getvalue()
+        if b"\r\n.." in email:
+            email = email.replace(b"\r\n..", b"\r\n.")
+        return email[1:] if email.startswith(b"..") else email
 
     def stop(self) -> None:
         """Close the connection, after the email that it is transferring."""
