@@ -23,7 +23,7 @@ from tests.system.helpers.product import PROCESSES
 
 COMMITS_COME_LATE = """
     create function dawdle() returns trigger language plpgsql as
-        $$ begin if random() < 0.2 then perform pg_sleep(1); end if; return null; end $$;
+        $$ begin if random() < 0.4 then perform pg_sleep(1); end if; return null; end $$;
     create constraint trigger dawdles after insert on events
         deferrable initially deferred for each row execute function dawdle();
 """
