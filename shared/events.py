@@ -69,6 +69,7 @@ class MessagePosted(BaseModel):
     sender: Person
     customer: Person
     assignee_id: str | None = None  # of the conversation, when a customer wrote
+    is_told: bool = False  # a webhook is to be told of the customer's notification
 
 
 class MessageRemoved(BaseModel):

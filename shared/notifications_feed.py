@@ -19,6 +19,7 @@ class LoggedType(StrEnum):
     NOTIFICATION_CREATED = "notification.created"
     INBOUND_UPDATED = "inbound.updated"  # an `InboundFate`
     STOP_UPDATED = "stop.updated"  # an `EmailStop`
+    NEW_MESSAGE_CREATED = "new-message.created"  # a `NewMessageCreated`
 
 
 class EmailFate(BaseModel):
@@ -42,6 +43,15 @@ class NotificationCreated(BaseModel):
 
     notification_id: UUID
     type: str
+    conversation_id: UUID
+    recipient_id: str
+
+
+class NewMessageCreated(BaseModel):
+    """A `NEW_MESSAGE` notification, for a customer. Logged only if its event says that a webhook is to be told."""
+
+    notification_id: UUID
+    message_id: UUID
     conversation_id: UUID
     recipient_id: str
 

@@ -61,13 +61,14 @@ class Endpoint:
         return self._rng.choice(_ANSWERS)
 
     async def compare(self, conversations: str, notifications: str, verdict: Verdict) -> None:
-        """Compare what was accepted with the log, the messages and the emails that failed, by SQL."""
+        """Compare what was accepted with the log, messages, notifications and the emails that failed, by SQL."""
         store, notifier = await asyncpg.connect(conversations), await asyncpg.connect(notifications)
         events = await store.fetch(_EVENTS)
         alive = {row["id"] for row in await store.fetch("select id from conversations")}
         messages = {str(row["id"]) for row in await store.fetch("select id from messages")}
         states = await store.fetch("select state, count(*) from webhook_deliveries group by state")
         failed = await notifier.fetch("select id, conversation_id from emails where state = 'failed'")
+        records = await notifier.fetch("select id, conversation_id from notifications")
         await store.close()
         await notifier.close()
 
@@ -75,6 +76,7 @@ class Endpoint:
         first = {request.id: request for request in reversed(accepted)}
         told = [request.data for request in first.values()]
         emails = {data["email_id"] for data in told if "email_id" in data}
+        notified = {data["notification_id"] for data in told if "notification_id" in data}
         places = {webhook_id: place for event in events for webhook_id, place in _places(event)}
         verdict.faults |= {
             "events in no webhook": sum(
@@ -84,8 +86,11 @@ class Endpoint:
             "failed emails in no webhook": sum(
                 row["conversation_id"] in alive and str(row["id"]) not in emails for row in failed
             ),
+            "notifications in no webhook": sum(
+                row["conversation_id"] in alive and str(row["id"]) not in notified for row in records
+            ),
             "webhooks out of order": _out_of_order(dict.fromkeys(request.id for request in accepted), places),
-            "webhooks of no event": len(first.keys() - places.keys()) - len(emails),
+            "webhooks of no event": len(first.keys() - places.keys()) - len(emails) - len(notified),
             "webhooks that failed for good": sum(row["count"] for row in states if row["state"] == "failed"),
             "webhooks without a valid signature": self.unsigned,
         }

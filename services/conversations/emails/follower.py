@@ -20,12 +20,22 @@ from services.conversations.emails.held import forget_held, write_held
 from services.conversations.emails.notified import tell_notified
 from services.conversations.emails.stops import forget_stops, write_stops
 from services.conversations.models import NotificationsCursor
-from services.conversations.webhooks.fates import add_fates, add_notifications
+from services.conversations.webhooks.fates import add_fates, add_new_messages, add_notifications
 from shared.database import SessionFactory, transaction
 from shared.failpoints import failpoint
-from shared.notifications_feed import EmailFate, EmailStop, InboundFate, LoggedType, LogPage, NotificationCreated
+from shared.notifications_feed import (
+    EmailFate,
+    EmailStop,
+    InboundFate,
+    LoggedType,
+    LogPage,
+    NewMessageCreated,
+    NotificationCreated,
+)
 
 TYPES: Final = tuple(LoggedType)
+# If a release adds one of these, the state of all is listed once. Customers' notifications are no state.
+_LISTED_TYPES: Final = {*TYPES} - {LoggedType.NEW_MESSAGE_CREATED}
 CAUGHT_UP_EVERY = timedelta(seconds=30)  # between updates of the cursor while there are no new events
 _START: Final = UUID(int=0)
 
@@ -64,7 +74,7 @@ def _loss_reason(cursor: NotificationsCursor, page: LogPage | None) -> str | Non
         return "events after the cursor were purged"
     if page.epoch != cursor.epoch or page.head < cursor.position:
         return "the log was restored from a backup or moved to another database"
-    if set(cursor.types) != set(TYPES):
+    if set(cursor.types) != _LISTED_TYPES:
         return "this release reads other types of events"
     return None
 
@@ -75,6 +85,11 @@ async def _apply(sessions: SessionFactory, seen: NotificationsCursor, page: LogP
     inbound = [
         InboundFate.model_validate(payload) for type_, payload in payloads if type_ == LoggedType.INBOUND_UPDATED
     ]
+    posted = [
+        NewMessageCreated.model_validate(payload)
+        for type_, payload in payloads
+        if type_ == LoggedType.NEW_MESSAGE_CREATED
+    ]
     created = [payload for type_, payload in payloads if type_ == LoggedType.NOTIFICATION_CREATED]
     async with transaction(sessions) as session:
         cursor = await _lock(session)
@@ -84,6 +99,7 @@ async def _apply(sessions: SessionFactory, seen: NotificationsCursor, page: LogP
         notified = [NotificationCreated.model_validate(payload) for payload in created]
         await add_fates(session, fates)
         await add_notifications(session, notified)
+        await add_new_messages(session, posted)
         changed = await write_fates(session, fates, live=True)
         await write_held(session, inbound, live=True)
         await write_stops(session, _stops(page))
@@ -113,7 +129,7 @@ async def _begin_listing(sessions: SessionFactory, lost: NotificationsCursor, en
         if not _is_same(cursor, lost):
             return
         log.warning("listing all emails", reason=reason, position=lost.position)
-        cursor.position, cursor.epoch, cursor.types = end.head, end.epoch, list(TYPES)
+        cursor.position, cursor.epoch, cursor.types = end.head, end.epoch, sorted(_LISTED_TYPES)
         cursor.list_after, cursor.list_reason = _START, reason
 
 

@@ -9,7 +9,7 @@ import json
 
 from services.conversations.event_log.payloads import logged_message_payload
 from services.conversations.records import ATTACHMENT_JSON, attachments_sql
-from services.conversations.rules import EFFECTS, AuditAction, ChosenStatus, EntryKind, FileState, Side
+from services.conversations.rules import EFFECTS, AuditAction, ChosenStatus, EntryKind, FileState, Side, WebhookType
 from shared.events import EventType
 from shared.settings import Role
 
@@ -119,6 +119,16 @@ _STATUS_CHANGE = """case
     end"""
 
 
+# As above: the notifications service logs the notification only if it is to be told.
+_IS_TOLD = f"""case
+        when message.sender_role = '{Side.ADMIN}' and exists (
+            select from webhooks
+            where disabled_at is null and deleted_at is null and '{WebhookType.NOTIFICATION_CREATED}' = any(types)
+        ) then '{{"is_told": true}}'::jsonb
+        else '{{}}'
+    end"""
+
+
 def _statement(posts: str, *, waits: bool, with_files: bool = False, audited: bool = False) -> str:
     waiting, free, only = ("", "", "") if waits else ("skip locked", _FREE, "and c.id in (select id from free)")
     preview, count, sent, attachments = "post.preview", "0", "", None
@@ -216,7 +226,7 @@ customer as (
 logged as (
     insert into events (type, user_id, conversation_id, payload)
     select '{EventType.MESSAGE_POSTED}', conversation.user_id, conversation.id,
-        {logged_message_payload(attachments)} || {_STATUS_CHANGE}
+        {logged_message_payload(attachments)} || {_STATUS_CHANGE} || {_IS_TOLD}
     from conversation
         join message on message.conversation_id = conversation.id
         join sender on sender.id = message.sender_id

@@ -115,12 +115,13 @@ class EmailFailedData(ResponseBody):
 
 
 class NotificationCreatedData(ResponseBody):
-    """A notification, and the user that it is for."""
+    """A notification, and the user that it is for. A customer's is of the type `NEW_MESSAGE`, and names the message."""
 
     conversation_id: UUID
     notification_id: UUID
     type: str
     recipient_id: str
+    message_id: Annotated[UUID | None, Field(exclude_if=lambda message_id: message_id is None)] = None
 
 
 class WebhookTestData(ResponseBody):
@@ -181,7 +182,7 @@ def _data(row: Any) -> ResponseBody | None:  # noqa: PLR0911 - one for each type
         case WebhookType.EMAIL_FAILED | WebhookType.EMAIL_BOUNCED:
             return EmailFailedData(conversation_id=conversation_id, **known)
         case WebhookType.NOTIFICATION_CREATED:
-            return NotificationCreatedData(conversation_id=conversation_id, **known)
+            return NotificationCreatedData(conversation_id=conversation_id, message_id=row["message_id"], **known)
     return None
 
 

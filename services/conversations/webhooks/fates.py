@@ -9,8 +9,9 @@ from sqlalchemy.ext.asyncio import AsyncSession
 from services.conversations.rules import WebhookType
 from services.conversations.webhooks.outbox import Happened, Lane, add_deliveries, have_webhooks, lock_lines
 from shared.database import transaction_driver
-from shared.notifications_feed import EmailFate, NotificationCreated
+from shared.notifications_feed import EmailFate, NewMessageCreated, NotificationCreated
 
+NEW_MESSAGE: Final = "NEW_MESSAGE"  # the type of customers' notifications
 _STATES: Final = {"failed": WebhookType.EMAIL_FAILED, "bounced": WebhookType.EMAIL_BOUNCED}
 
 
@@ -61,6 +62,38 @@ async def add_notifications(session: AsyncSession, created: Iterable[Notificatio
     )
 
 
+async def add_new_messages(session: AsyncSession, created: Iterable[NewMessageCreated]) -> None:
+    """Add deliveries for customers' new notifications. Repeating it adds nothing.
+
+    They have the time of their message, and one identity with it: a notification that is created again after a restore
+    is not told again, and none of a message that is older than the webhook.
+    """
+    events = {each.message_id: each for each in created}
+    if not events or not await have_webhooks(session):
+        return
+    await lock_lines(session)
+    rows = await (await transaction_driver(session)).fetch(_POSTED, list(events))
+    await add_deliveries(
+        session,
+        [
+            Happened(
+                uuid5(row["id"], "notification"),
+                WebhookType.NOTIFICATION_CREATED,
+                row["created_at"],
+                Lane.OTHER,
+                row["conversation_id"],
+                row["id"],
+                data={
+                    "notification_id": str(events[row["id"]].notification_id),
+                    "type": NEW_MESSAGE,
+                    "recipient_id": events[row["id"]].recipient_id,
+                },
+            )
+            for row in rows
+        ],
+    )
+
+
 async def _add(session: AsyncSession, events: list[Happened]) -> None:
     if not events or not await have_webhooks(session):
         return
@@ -70,4 +103,9 @@ async def _add(session: AsyncSession, events: list[Happened]) -> None:
     await add_deliveries(session, [event for event in events if event.conversation_id in alive])
 
 
+_POSTED: Final = """
+    select message.id, message.conversation_id, message.created_at
+    from messages as message join conversations as c on c.id = message.conversation_id
+    where message.id = any($1::uuid[]) order by message.conversation_id, message.number
+"""
 _ALIVE: Final = "select id from conversations where id = any($1::uuid[])"

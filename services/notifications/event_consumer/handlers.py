@@ -36,6 +36,7 @@ from services.notifications.event_consumer.admins import (
 )
 from services.notifications.event_consumer.people import update_people
 from services.notifications.event_consumer.removal import erase_removed, remember_removed
+from services.notifications.event_log.append import new_messages_created_sql
 from services.notifications.models import ConversationState, Email, EmailMessage, InboxEntry, Mute, Notification
 from services.notifications.rules import Audience, Reason
 from services.notifications.settings import EmailSettings
@@ -183,7 +184,8 @@ async def _create_notifications(
         return []
     columns = zip(*map(_notification, sorted(posted, key=lambda event: event.message.id)), strict=True)
     driver = await transaction_driver(session)
-    created = {row["message_id"] for row in await driver.fetch(_CREATE_NOTIFICATIONS, *columns)}
+    told = [event.message.id for event in posted if event.is_told]
+    created = {row["message_id"] for row in await driver.fetch(_CREATE_NOTIFICATIONS, *columns, told)}
     read = {event.conversation_id for event in posted if _is_read(event, states, "user")}
     await _mark_notifications_read(session, read)
     return [event for event in posted if event.message.id in created]
@@ -325,8 +327,12 @@ _MOVE_WATERMARKS = """
     from unnest($1::uuid[], $2::int[], $3::int[]) as moved (id, by_user, by_admin)
     where marks.conversation_id = moved.id
 """
-_CREATE_NOTIFICATIONS = """
-    insert into notifications (user_id, conversation_id, message_id, number, subject, sender_id, preview)
-    select * from unnest($1::text[], $2::uuid[], $3::uuid[], $4::int[], $5::text[], $6::text[], $7::text[])
-    on conflict do nothing returning message_id
-"""
+_CREATE_NOTIFICATIONS = f"""
+    with created as (
+        insert into notifications (user_id, conversation_id, message_id, number, subject, sender_id, preview)
+        select * from unnest($1::text[], $2::uuid[], $3::uuid[], $4::int[], $5::text[], $6::text[], $7::text[])
+        on conflict do nothing returning id, message_id
+    ),
+    logged as ({new_messages_created_sql("created where message_id = any($8::uuid[])")})
+    select message_id from created
+"""  # noqa: S608 - built from constants

@@ -24,9 +24,18 @@ def emails_updated_sql(rows: str) -> str:
 
     `rows` is the name of what returns their ids, and its conditions.
     """
+    return _together(LoggedType.EMAIL_UPDATED, rows)
+
+
+def new_messages_created_sql(rows: str) -> str:
+    """Return the same for new notifications of customers."""
+    return _together(LoggedType.NEW_MESSAGE_CREATED, rows)
+
+
+def _together(event_type: LoggedType, rows: str) -> str:
     return f"""
         insert into events (type, subject_id, more_ids)
-        select '{LoggedType.EMAIL_UPDATED}', ids[1], nullif(ids[2:], '{{}}')
+        select '{event_type}', ids[1], nullif(ids[2:], '{{}}')
         from (select array_agg(id) as ids from {rows}) as changed where ids is not null
     """  # noqa: S608 - built from constants
 

@@ -19,6 +19,7 @@ from shared.notifications_feed import (
     LoggedEvent,
     LoggedType,
     LogPage,
+    NewMessageCreated,
     NotificationCreated,
     StopsPage,
 )
@@ -60,7 +61,7 @@ _STOPS: Final = f"""
     ) as stop
 """  # noqa: S608 - built from constants
 _LIST_STOPS: Final = text(f"{_STOPS} where stop_id > :after order by stop_id limit :n")
-_Subject = EmailFate | InboundFate | NotificationCreated | EmailStop
+_Subject = EmailFate | InboundFate | NotificationCreated | NewMessageCreated | EmailStop
 _SUBJECTS: Final[dict[LoggedType, tuple[type[_Subject], TextClause]]] = {
     LoggedType.STOP_UPDATED: (EmailStop, text(f"{_STOPS} where stop_id = any(:ids)")),
     LoggedType.INBOUND_UPDATED: (InboundFate, text(f"{_INBOUND_FATES} where id = any(:ids)")),
@@ -70,6 +71,13 @@ _SUBJECTS: Final[dict[LoggedType, tuple[type[_Subject], TextClause]]] = {
         text("""
             select id as notification_id, type, conversation_id, recipient_id from admin_notifications
             where id = any(:ids) and recipient_id is not null
+        """),
+    ),
+    LoggedType.NEW_MESSAGE_CREATED: (
+        NewMessageCreated,
+        text("""
+            select id as notification_id, message_id, conversation_id, user_id as recipient_id from notifications
+            where id = any(:ids)
         """),
     ),
 }

@@ -4,13 +4,15 @@ from datetime import UTC, datetime, timedelta
 from typing import Any
 from uuid import UUID, uuid4
 
+from sqlalchemy import text
+
 from services.conversations.emails.follower import follow_round
 from services.conversations.webhooks.fates import add_fates, add_notifications
 from shared.database import transaction
 from shared.notifications_feed import EmailFate, NotificationCreated
 from tests.helpers.smtp_server import smtp_server
 from tests.helpers.webhook_receiver import Answer
-from tests.service.emails.test_follower import Following, following
+from tests.service.emails.test_follower import NO_SMTP, Following, following
 from tests.service.helpers.callers import UNKNOWN_ID, Caller
 from tests.service.helpers.event_factory import email_settings
 from tests.service.helpers.sweeping import answer
@@ -72,6 +74,52 @@ async def test_other_states_and_what_was_before_or_is_gone_are_not_told(
         "recipient_id": "sam",
     }
     assert sam
+
+
+async def records(following: Following) -> list[Any]:
+    async with following.sweeping.notifications() as session:
+        return list(
+            (await session.execute(text("select id, message_id, user_id from notifications order by id"))).all()
+        )
+
+
+async def test_each_notification_of_a_customer_is_told_once_if_a_webhook_wants_it(
+    hooks: Hooks, following: Following, anna: Caller, sam: Caller
+) -> None:
+    await hooks.create(["message.posted"])
+    conversation = await answer(anna, sam)
+    await following.follow()
+    await following.deliver(NO_SMTP)
+    await following.follow()
+    assert not await hooks.rows("select 1 from webhook_deliveries where type = 'notification.created'")
+    await hooks.create(["notification.created"])
+    messages = [await sam.post(conversation, body) for body in ("It left today.", "Here it is.")]
+    await anna.post(conversation, "Thank you!")
+    for _ in range(2):
+        await following.deliver(NO_SMTP)
+        await following.follow()
+    # Created again after a restore, it is still the notification of the same message.
+    async with transaction(following.sweeping.notifications) as session:
+        await session.execute(
+            text("insert into events (type, subject_id) select 'new-message.created', id from notifications")
+        )
+    await following.follow()
+    await hooks.settle()
+    made = await records(following)
+    told = [request for request in hooks.receiver.received if request.type == "notification.created"]
+    assert [request.data for request in told] == [
+        {
+            "conversation_id": conversation,
+            "notification_id": str(record.id),
+            "type": "NEW_MESSAGE",
+            "recipient_id": "anna",
+            "message_id": message["id"],
+        }
+        for record, message in zip(made[1:], messages, strict=True)
+    ]
+    assert [datetime.fromisoformat(request.json["timestamp"]) for request in told] == [
+        datetime.fromisoformat(message["created_at"]) for message in messages
+    ]
 
 
 async def test_they_do_not_wait_for_messages_nor_messages_for_them(hooks: Hooks, anna: Caller) -> None:
