@@ -89,6 +89,10 @@ def check_browser(origin: str, public: str) -> Iterator[Finding]:
         yield warning("The page is not https: others on its network can read the tokens.", "Serve the store by https.")
     if is_same_site(page, chats):
         yield ok("The page and Customer Chats are one site for browsers: the panel's cookie is not a third party's.")
+    elif (domain := _common_domain(page, chats)) is not None:
+        yield ok(
+            f"The page and Customer Chats are one site for browsers if {domain} is yours, not a suffix like co.uk."
+        )
     elif chats.scheme == "https" or here in {"localhost", "127.0.0.1", "::1"}:
         yield ok("The page and Customer Chats are two sites for browsers: the panel's cookie is partitioned.")
         yield note("Browsers that keep no such cookie, as Safari before 26.2, show a link instead of the panel.")
@@ -98,10 +102,7 @@ def check_browser(origin: str, public: str) -> Iterator[Finding]:
 
 
 def is_same_site(page: SplitResult, chats: SplitResult) -> bool:
-    """Return whether browsers see one site: the same scheme, and the same host or one that is part of the other.
-
-    Two subdomains of one domain may be one site or two, which only the Public Suffix List says; they count as two here.
-    """
+    """Return whether browsers surely see one site: the same scheme, and the same host or a part of the other."""
     if page.scheme != chats.scheme:
         return False
     mine, theirs = page.hostname or "", chats.hostname or ""
@@ -110,6 +111,13 @@ def is_same_site(page: SplitResult, chats: SplitResult) -> bool:
     if _is_address(mine) or _is_address(theirs):
         return False
     return mine.endswith(f".{theirs}") or theirs.endswith(f".{mine}")
+
+
+def _common_domain(page: SplitResult, chats: SplitResult) -> str | None:
+    """Return the domain above two hosts. Only the Public Suffix List says whether browsers see one site there."""
+    mine, theirs = ((parts.hostname or "").split(".")[-2:] for parts in (page, chats))
+    is_common = page.scheme == chats.scheme and mine == theirs and len(mine) > 1
+    return ".".join(mine) if is_common and not _is_address(page.hostname or "") else None
 
 
 def _is_address(host: str) -> bool:

@@ -30,11 +30,11 @@ _CLASSES: Final[Sequence[type[Settings]]] = (
     conversations.MigrationSettings,
     notifications.MigrationSettings,
 )
-# Variables of the proxy, of Flower, of `make run` and of the example shop, and those that are options too.
+# Variables of the proxy, of Flower, of `make run` and of the example stores, and those that are options too.
 _OTHERS: Final = (
     *("CHATS_API_UPSTREAM", "CHATS_NOTIFICATIONS_UPSTREAM", "CHATS_HOST", "CHATS_PORT", "CHATS_LISTEN_HOST"),
     *("CHATS_DATA_DIR", "CHATS_DEMO", "CHATS_FLOWER_BASIC_AUTH", "CHATS_DOCTOR_TOKEN", "CHATS_SUPERVISED_FOR"),
-    "CHATS_URL",
+    *("CHATS_URL", "CHATS_WEBHOOK_SECRET"),
 )
 _NONE_STARTS: Final = warning(
     "No process can start in this environment.", "Run this where a process runs, with the same settings."

@@ -8,6 +8,7 @@ const users = { anna: { role: "customer", name: "Anna" }, sam: { role: "admin", 
 const orders = [];
 const app = express();
 app.set("view engine", "ejs");
+app.set("trust proxy", "loopback"); // one in front of it, for https
 app.use(session({ secret: STORE_SECRET, sameSite: "lax", secure: STORE_URL.startsWith("https:") }));
 app.use(express.urlencoded());
 for (const [id, user] of Object.entries(users)) send("PUT", `users/${id}`, user);

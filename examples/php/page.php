@@ -5,7 +5,7 @@
   <input type="hidden" name="token" value="<?= sign($user) ?>">
   <input type="hidden" name="next" value="<?= htmlspecialchars(filter_input(INPUT_GET, 'next') ?: '') ?>"></form>
 <?php elseif ($user): ?>
-<form method="post" action="/session"><?= $user['name'] ?> <button>Sign out</button></form>
+<form method="post" action="/session"><?= htmlspecialchars($user['name']) ?> <button>Sign out</button></form>
 <p><a href="/chats">Messages</a>
 <?php if ($user['role'] === 'admin'): ?>
 <p>Events: <?= htmlspecialchars(implode(', ', array_map('file_get_contents', glob(DATA . '/events/*')))) ?>

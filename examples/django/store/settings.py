@@ -5,7 +5,7 @@ from urllib.parse import urlsplit
 
 URL = os.environ.get("STORE_URL", "http://127.0.0.1:8090")
 SECRET_KEY = os.environ["STORE_SECRET"]
-ALLOWED_HOSTS = [urlsplit(URL).hostname]
+ALLOWED_HOSTS, CSRF_TRUSTED_ORIGINS = [urlsplit(URL).hostname], [URL]
 SESSION_COOKIE_SECURE = CSRF_COOKIE_SECURE = URL.startswith("https:")
 INSTALLED_APPS = ["django.contrib.auth", "django.contrib.contenttypes", "django.contrib.sessions", "store"]
 MIDDLEWARE = [
