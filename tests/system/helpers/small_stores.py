@@ -11,7 +11,7 @@ from deploy.local.processes import Child
 from deploy.local.readiness import accepts
 
 EXAMPLES = Path(__file__).parents[3] / "examples"
-PROGRAMS = {"django": "python3", "flask": "python3", "express": "npm", "php": "php"}
+PROGRAMS = {"php": "php", "flask": "python3", "django": "python3", "express": "npm"}  # those that start soonest first
 
 
 def is_installed(name: str) -> bool:
