@@ -124,7 +124,7 @@ class Page:
         for media_type, content in body.get("content", {}).items():
             optional = "" if body.get("required") else ", optional"
             for schema in content.get("x-itemSchema", {}).get("oneOf", [content["schema"]]):
-                shown = self._resolve(schema)
+                shown = self._resolve(next(iter(schema.get("anyOf", ())), schema))
                 about = shown.get("description") or body.get("description") or ""
                 yield f"Body, `{media_type}`{optional}{f': {_joined(about)}' if about else '.'}\n"
                 if shown.get("properties"):
@@ -180,7 +180,11 @@ class Page:
         required = schema.get("required", ())
         notes = {True: "Required." if is_sent else "", False: "" if is_sent else "May be absent."}
         rows = [
-            (f"`{name}`", self._type(each), " ".join(filter(None, (_meaning(each, each), notes[name in required]))))
+            (
+                f"`{name}`",
+                self._type(each),
+                f"{_meaning(each, each, is_sent=is_sent)} {notes[name in required]}".strip(),
+            )
             for name, each in schema["properties"].items()
         ]
         return _table(("Field", "Type", "Meaning"), rows)
@@ -195,9 +199,9 @@ class Page:
         if "const" in schema or "enum" in schema:
             return " or ".join(f"`{_value(value)}`" for value in schema.get("enum", [schema.get("const")]))
         if schema.get("type") == "array":
-            return f"list of {self._type(schema['items'])}" if schema.get("items") else "pair"
+            return f"list of {self._type(schema['items'])}" if schema.get("items") else "pairs"
         if isinstance(inner := schema.get("additionalProperties"), dict):
-            return f"object of {self._type(inner)}"
+            return "object" if "anyOf" in inner else f"object of {self._type(inner)}"
         return str(_FORMATS.get(schema.get("format", ""), schema.get("type", "any")))
 
     def _link(self, name: str) -> str:
@@ -286,13 +290,14 @@ def _reachable(roots: Sequence[Json], schemas: Json) -> list[str]:
     return list(found)
 
 
-def _meaning(described: Json, schema: Json) -> str:
+def _meaning(described: Json, schema: Json, *, is_sent: bool = True) -> str:
     """Return the description with default and limits."""
-    notes = [f"Default: `{_value(schema['default'])}`."] if schema.get("default") not in (None, "", [], {}) else []
+    default = schema.get("default")
+    notes = [f"Default: `{_value(default)}`."] if is_sent and default not in (None, "", [], {}) else []
     for option in (schema, *schema.get("anyOf", ())):
         for low, high, unit in _RANGES:
             least, most = option.get(low), option.get(high)
-            most = None if most == _UNBOUNDED else most
+            most = None if most is None or most >= _UNBOUNDED else most
             if least not in (None, 0) and most is not None:
                 notes.append(f"{least:,.10g} to {most:,.10g}{unit}.")
             elif most is not None:

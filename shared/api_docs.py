@@ -1,9 +1,11 @@
-"""The documentation page of an API, with all of its assets served locally."""
+"""The documentation page of an API, with all of its assets served locally, and the meaning of its fields."""
 
 import base64
 import hashlib
 import re
+from collections.abc import Mapping
 from importlib.resources import files
+from typing import Any
 
 from fastapi import FastAPI
 from fastapi.openapi.docs import get_swagger_ui_html
@@ -29,6 +31,29 @@ def add_docs(app: FastAPI, docs_url: str) -> None:
 
     static = StaticFiles(directory=str(files("fastapi_offline") / "static"))
     app.router.routes += [Route(docs_url, page), Mount(f"{docs_url}/static", static)]
+
+
+def describe_fields(app: FastAPI, meanings: Mapping[str, str]) -> None:
+    """Describe the fields in the API document that have no description, by `Title.field` or else by `field`.
+
+    The title of a schema is the name of its class.
+    """
+    build = app.openapi
+
+    def describe(part: Any) -> None:
+        if isinstance(part, dict):
+            for field, described in part["properties"].items() if "properties" in part and "title" in part else ():
+                if meaning := meanings.get(f"{part['title']}.{field}", meanings.get(field)):
+                    described.setdefault("description", meaning)
+        for inner in part.values() if isinstance(part, dict) else part if isinstance(part, list) else ():
+            describe(inner)
+
+    def document() -> dict[str, Any]:
+        built = build()
+        describe(built)
+        return built
+
+    app.openapi = document  # type: ignore[method-assign] # as in FastAPI's documentation
 
 
 def _policy(html: str) -> str:

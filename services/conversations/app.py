@@ -26,11 +26,9 @@ from services.conversations.api import (
     stream,
     webhooks,
 )
+from services.conversations.api.document import complete_document
 from services.conversations.api.state import ApiState
-from services.conversations.api.store_bodies import describe
-from services.conversations.api.stream_docs import describe_stream
 from services.conversations.api.tags import TAGS
-from services.conversations.api.webhook_docs import describe_webhooks
 from services.conversations.attachments.file_store import open_files
 from services.conversations.audit.reads import ReadLog
 from services.conversations.event_log.append import announce_appends
@@ -184,9 +182,7 @@ def create_app(settings: ApiSettings) -> FastAPI:
     add_routes(
         app, session_pages.router, session_pages.scripts, session_pages.home, messenger.router, messenger.scripts
     )
-    describe(app)
-    describe_webhooks(app)
-    describe_stream(app)
+    complete_document(app)
     app.mount(assets.PREFIX, assets.Assets(settings.theme_dir))
     add_head_routes(app)
     return app

@@ -18,7 +18,12 @@ CustomValue = str | int | float | bool | None
 
 
 class Status(StrEnum):
-    """The status of a conversation: whose turn it is."""
+    """The status of a conversation: whose turn it is.
+
+    `OPEN`: new, without an answer. `AWAITING_ADMIN`: the customer wrote last. `AWAITING_USER`: an admin wrote last.
+    `RESOLVED`: considered solved. `CLOSED`: the only status in which it can be deleted. A customer's message to a
+    resolved or closed conversation opens it again.
+    """
 
     OPEN = "OPEN"
     AWAITING_ADMIN = "AWAITING_ADMIN"
@@ -144,24 +149,34 @@ class DeliveryState(StrEnum):
 
 
 class WebhookError(StrEnum):
-    """Why an attempt at a delivery failed."""
+    """Why an attempt at a delivery failed.
 
-    STATUS = "status"  # an answer other than 2xx
-    GONE = "gone"  # the answer 410
+    `status`: an answer other than 2xx. `gone`: the answer 410. `timeout`: no answer in time. `unreachable`: no such
+    name, or nothing accepts connections there. `tls`: the certificate is not valid for the name, or TLS failed
+    otherwise. `connection`: it broke, or the answer was no HTTP. `body`: it could not be made; the log of the jobs says
+    why. `address`: the name leads to an address that webhooks may not reach.
+    """
+
+    STATUS = "status"
+    GONE = "gone"
     TIMEOUT = "timeout"
-    UNREACHABLE = "unreachable"  # no such name, or nothing accepts connections there
-    TLS = "tls"  # the certificate is not valid for the name, or TLS failed otherwise
-    CONNECTION = "connection"  # it broke, or what came was no HTTP
-    BODY = "body"  # it could not be made; the log of the jobs says why
-    ADDRESS = "address"  # the name leads to an address that webhooks may not reach
+    UNREACHABLE = "unreachable"
+    TLS = "tls"
+    CONNECTION = "connection"
+    BODY = "body"
+    ADDRESS = "address"
 
 
 class WebhookOff(StrEnum):
-    """Why a webhook is disabled."""
+    """Why a webhook is disabled.
 
-    REQUEST = "request"  # the store or an admin disabled it
-    GONE = "gone"  # its endpoint answered 410
-    FAILING = "failing"  # every attempt has failed for days
+    `request`: the store or an admin disabled it. `gone`: its endpoint answered 410. `failing`: every attempt has failed
+    for days.
+    """
+
+    REQUEST = "request"
+    GONE = "gone"
+    FAILING = "failing"
 
 
 WAITING = frozenset({Status.OPEN, Status.AWAITING_ADMIN})

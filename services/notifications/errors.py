@@ -13,7 +13,7 @@ class EmailNotFailed(Problem):
     status = HTTPStatus.CONFLICT
     code = "email-not-failed"
     title = "The email has not failed"
-    remedy = "Nothing to do: the email is on its way, was sent, or is no longer needed."
+    remedy = "Leave it: the email is on its way, was sent, or is no longer needed."
 
 
 class InboundNotWaiting(Problem):

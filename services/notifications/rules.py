@@ -48,7 +48,12 @@ ACTS = frozenset({NotificationType.MENTION, NotificationType.ASSIGNED})
 
 
 class EmailState(StrEnum):
-    """The state of an email. In `sending` it is leased to one process."""
+    """The state of an email.
+
+    `scheduled`: it waits for its time or its next attempt. `sending`: leased to one process. `sent`: a mail server
+    accepted it. `failed`: not delivered, and not tried again. `cancelled`: no longer needed. `suppressed`: not sent,
+    for a reason. `bounced`: accepted, and later reported as undeliverable.
+    """
 
     SCHEDULED = "scheduled"
     SENDING = "sending"
@@ -61,7 +66,11 @@ class EmailState(StrEnum):
 
 
 class InboundState(StrEnum):
-    """The state of an email that came in. Only `received` waits for something of its own accord."""
+    """The state of an email that came in.
+
+    `received`: it will be posted. `posted`: it became a message or a note. `held`: it waits for an admin's decision.
+    `ignored`: it becomes nothing. `refused`: it could not be posted.
+    """
 
     RECEIVED = "received"
     POSTED = "posted"

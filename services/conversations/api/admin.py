@@ -317,7 +317,10 @@ async def mark_unread(conversation_id: ConversationId, _: Admin, session: DbSess
     responses=problem_responses(NotFound, ConversationNotClosed),
 )
 async def delete_conversation(conversation_id: ConversationId, caller: Admin, session: DbSession) -> None:
-    """Delete a closed conversation with its messages, including their text in notifications and unsent emails."""
+    """Delete a closed conversation with its messages, including their text in notifications and unsent emails.
+
+    Needs the permission `delete`.
+    """
     check_permission(caller, Permission.DELETE)
     if not await commands.delete_conversations(session, [conversation_id], actor_id=caller.id):
         raise NotFound("There is no such conversation.")
@@ -329,7 +332,10 @@ async def delete_conversation(conversation_id: ConversationId, caller: Admin, se
     responses=problem_responses(ConversationNotClosed),
 )
 async def bulk_delete(body: BulkDelete, caller: Admin, session: DbSession) -> Deleted:
-    """Delete closed conversations, all or none. Ids that no longer exist are skipped and not counted."""
+    """Delete closed conversations, all or none. Ids that no longer exist are skipped and not counted.
+
+    Needs the permission `delete`.
+    """
     check_permission(caller, Permission.DELETE)
     return Deleted(deleted=await commands.delete_conversations(session, body.ids, actor_id=caller.id))
 

@@ -56,6 +56,7 @@ _REQUEST = {
         "content": {
             "multipart/form-data": {
                 "schema": {
+                    "title": "Upload",
                     "type": "object",
                     "required": ["file"],
                     "properties": {"file": {"type": "string", "format": "binary"}},

@@ -69,7 +69,8 @@ OptionalBody = Annotated[
     MultiLine,
     StringConstraints(max_length=BODY_LENGTH),
     Field(
-        description="As for other messages. May be empty or left out if there are attachments.", validate_default=True
+        description="Plain text without NUL, trimmed like other messages. May be left out if there are attachments.",
+        validate_default=True,
     ),
 ]
 Attachments = Annotated[

@@ -34,12 +34,12 @@ def sent(kind: type[R]) -> Any:
 
 
 def body_of(kind: type[Record]) -> dict[str, Any]:
-    """Return the OpenAPI reference to a body's schema, which `describe` adds."""
+    """Return the OpenAPI reference to a body's schema, which `describe_bodies` adds."""
     schema = {"$ref": f"#/components/schemas/{kind.__name__}"}
     return {"requestBody": {"required": True, "content": {"application/json": {"schema": schema}}}}
 
 
-def describe(app: FastAPI) -> None:
+def describe_bodies(app: FastAPI) -> None:
     """Add the schemas of the store's PUT bodies to the OpenAPI document."""
     build = app.openapi
 

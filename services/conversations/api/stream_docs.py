@@ -54,7 +54,7 @@ class InboundUpdatedData(ResponseBody):
 
 
 class ResetData(ResponseBody):
-    """Nothing."""
+    """No fields."""
 
 
 class StreamEvent(NamedTuple):

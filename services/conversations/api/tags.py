@@ -18,7 +18,7 @@ _PARTS: Final = {
     " `updated_at`, an older state never overwrites a newer one. An unknown field is ignored with a warning.",
     "Sign-in": "How a browser gets a session for the pages, from a token of the store.",
     "Webhooks": "Requests to the store's backend when something happens, signed by the"
-    " [Standard Webhooks](https://www.standardwebhooks.com) specification. [Webhooks](../webhooks.md) says how to"
-    " verify them, and what you can rely on.",
+    " [Standard Webhooks](https://www.standardwebhooks.com) specification. `docs/webhooks.md` says how to verify them,"
+    " and what you can rely on.",
 }
 TAGS: Final = [{"name": name, "description": text} for name, text in _PARTS.items()]

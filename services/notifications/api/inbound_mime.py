@@ -33,15 +33,17 @@ ROOM: Final = 256 * 2**20  # bytes of requests at the same time
 _TEXT: Final = {"type": "string"}
 _FORM: Final = {
     "schema": {
+        "title": "ProviderForm",
         "type": "object",
-        "properties": dict.fromkeys(("body-mime", "email", "recipient", "sender", "envelope"), _TEXT),
+        "properties": {name: {**_TEXT} for name in ("body-mime", "email", "recipient", "sender", "envelope")},
     }
 }
 _DOCUMENT: Final = {
     "schema": {
+        "title": "PostmarkDocument",
         "type": "object",
         "required": ["RawEmail"],
-        "properties": {"RawEmail": _TEXT, "OriginalRecipient": _TEXT},
+        "properties": {"RawEmail": {**_TEXT}, "OriginalRecipient": {**_TEXT}},
     }
 }
 _CONTENT: Final = {
@@ -123,7 +125,7 @@ async def receive_inbound_mime(
 ) -> TakenInOut:
     """Take an email in from a provider.
 
-    The secret CHATS_INBOUND_HTTP_SECRET is a bearer token or the password of basic authentication. The email is the
+    The secret `CHATS_INBOUND_HTTP_SECRET` is a bearer token or the password of basic authentication. The email is the
     body, or in a form or a document as Mailgun, SendGrid and Postmark send it. An answer of 200 means that it is
     stored; the same email may come again. 406 means that none of its recipients takes it: do not send it again.
     """

@@ -74,7 +74,7 @@ class ConsumerOut(BaseModel):
         return cls(process=report.process, reason=report.reason, detail=report.detail, since=report.since)
 
 
-class OperationsOut(BaseModel):
+class OperationsState(BaseModel):
     """The state of the service.
 
     `position` is the event up to which the log is handled, `behind` the number of later events when it was last read.
@@ -142,7 +142,7 @@ class ParkedOut(BaseModel):
         return cls(id=entry.event_id, type=entry.type, reason=entry.reason, parked_at=entry.parked_at)
 
 
-class Parked(BaseModel):
+class ParkedEvents(BaseModel):
     """The newest parked events."""
 
     items: list[ParkedOut]
@@ -170,17 +170,17 @@ class Retried(BaseModel):
 
 
 @router.get("/operations", summary="Get the state of the service")
-async def get_operations(_: Operator, session: DbSession) -> OperationsOut:
+async def get_operations(_: Operator, session: DbSession) -> OperationsState:
     """Return the state of the service: inbox, workers, emails and the mail server."""
-    return OperationsOut.of(await metrics.read_state(session), await read_reports(session))
+    return OperationsState.of(await metrics.read_state(session), await read_reports(session))
 
 
 @router.get("/parked", summary="List parked events")
 async def list_parked_events(
     _: Operator, session: DbSession, limit: Annotated[int, Query(ge=1, le=100, description="Maximum number.")] = 25
-) -> Parked:
+) -> ParkedEvents:
     """List the parked events (dead letters), newest first."""
-    return Parked(items=[ParkedOut.of(entry) for entry in await list_parked(session, limit)])
+    return ParkedEvents(items=[ParkedOut.of(entry) for entry in await list_parked(session, limit)])
 
 
 @router.post(

@@ -7,6 +7,6 @@ _PARTS: Final = {
     " They come a second or two later, because another service makes them.",
     "Emails": "What became of the emails that were sent, the addresses that get none any more, and the emails that came"
     " in.",
-    "Operations": "What an operator needs. All calls need the [permission](README.md#permissions) `operations`.",
+    "Operations": "What an operator needs. All calls need the permission `operations`.",
 }
 TAGS: Final = [{"name": name, "description": text} for name, text in _PARTS.items()]

@@ -84,6 +84,14 @@ async def test_every_operation_has_a_description_and_a_unique_name(document: Any
             assert parameter["description"].endswith("."), (name, parameter["name"])
 
 
+async def test_every_field_has_a_description(document: Any, notifications_api: httpx2.AsyncClient) -> None:
+    for described in (document, (await notifications_api.get(NOTIFICATIONS)).json()):
+        for name, schema in described["components"]["schemas"].items():
+            for field, about in schema.get("properties", {}).items():
+                assert name.startswith("Page_") or schema["title"] == name, "`describe_fields` looks for the title"
+                assert about.get("description", "").endswith("."), f"describe {name}.{field} in api/field_docs.py"
+
+
 async def test_the_sign_in_from_the_store_is_documented(document: Any) -> None:
     [(method, operation)] = document["paths"]["/session"].items()
     assert (method, operation["operationId"]) == ("post", "begin_session")

@@ -8,6 +8,7 @@ import os
 from collections.abc import AsyncIterator, Iterator
 from contextlib import AsyncExitStack
 from dataclasses import dataclass
+from datetime import UTC, datetime
 from difflib import unified_diff
 from email import message_from_bytes, policy
 from email.message import EmailMessage
@@ -341,8 +342,11 @@ async def work_at_the_desk(product: Product, conversation: str) -> None:
     await record.json("mark_unread", admin, **about)
     await product.catch_up()
     await record.json("get_timeline", admin, query={"order": "desc", "limit": 5}, **about)
-    await record.json("get_report", admin, query={"by": "admin", "from": "2026-01-05", "to": "2026-01-05"})
-    await record.call("get_report", admin, title="As CSV", query={"by": "label"}, headers={"Accept": "text/csv"})
+    today = datetime.now(UTC).date().isoformat()
+    days = {"from": today, "to": today}
+    await record.json("get_report", admin, query={"by": "admin"} | days)
+    csv = {"Accept": "text/csv"}
+    await record.call("get_report", admin, title="As CSV", query={"by": "label"} | days, headers=csv)
     await record.json("list_audit", admin, query={"action": "conversation.assignment"})
     await record.json("delete_note", admin, note_id=written["id"], **about)
     mistake = await record.json("admin_post_message", admin, {"body": "Ich melde mich."}, **about)

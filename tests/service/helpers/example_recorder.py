@@ -158,7 +158,7 @@ class _Cleaning:
             text = text.replace(old, new)
         text = _UUID.sub(lambda match: self._id(match[0]), text)
         text = _TIME.sub(lambda match: self._time(match[0]), text)
-        text = text.replace(datetime.now(UTC).date().isoformat(), DAY.date().isoformat())
+        text = text.replace(self.ticks[0].date().isoformat(), DAY.date().isoformat())
         return _SECONDS.sub(",540.0", _DELIVERY.sub("/deliveries/1041", text))
 
     def _id(self, found: str) -> str:
