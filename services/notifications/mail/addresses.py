@@ -9,6 +9,7 @@ import idna
 
 MAX_ADDRESS = 320  # bytes
 _NEEDLESS_QUOTES = re.compile(r'^"([^"\\]+)"(?=@)')
+_UNSAFE = re.compile(r'[<>()\[\],;:\\"@\s]')
 # The email package and some clients break long ids: 70 characters with "<", 32 digits, "@" and ">".
 MAX_ID_DOMAIN = 35
 # Local parts of addresses that nobody reads; bounces come from the first.
@@ -27,7 +28,7 @@ def ascii_domain_address(address: str) -> str:
     Raises AddressError if it is not one bare address, or not safe in a header or an SMTP command.
     """
     local, _, domain = _NEEDLESS_QUOTES.sub(r"\1", address).rpartition("@")
-    unsafe = any(c in '<>()[],;:\\"@' or c.isspace() or not c.isprintable() for c in local + domain)
+    unsafe = _UNSAFE.search(local + domain) is not None or not (local + domain).isprintable()
     unsafe = unsafe or "=?" in local  # an encoded word, which decodes to another address
     if not local or not domain or unsafe or len(address.encode()) > MAX_ADDRESS:
         raise AddressError("not a valid email address")
