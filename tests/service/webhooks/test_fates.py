@@ -16,9 +16,12 @@ from tests.service.emails.test_follower import NO_SMTP, Following, following
 from tests.service.helpers.callers import UNKNOWN_ID, Caller
 from tests.service.helpers.event_factory import email_settings
 from tests.service.helpers.sweeping import answer
+from tests.service.inbound.conftest import rig
+from tests.service.inbound.rig import Rig
+from tests.service.inbound.test_bounces import bounce, sent
 from tests.service.webhooks.conftest import Hooks
 
-__all__ = ["following"]  # a fixture
+__all__ = ["following", "rig"]  # fixtures
 
 
 def fate(conversation: str, state: str, **fields: Any) -> EmailFate:
@@ -74,6 +77,30 @@ async def test_other_states_and_what_was_before_or_is_gone_are_not_told(
         "recipient_id": "sam",
     }
     assert sam
+
+
+async def test_an_email_that_comes_back_is_told_once_as_bounced(hooks: Hooks, following: Following, rig: Rig) -> None:
+    await hooks.create(["email.bounced", "email.failed"])
+    await following.follow()
+    await sent(rig)
+    await following.follow()
+    for _ in range(2):
+        await bounce(rig, "5.1.1")
+        await following.follow()
+    await hooks.settle()
+    [told] = hooks.receiver.received
+    async with following.sweeping.notifications() as session:
+        email_id = await session.scalar(text("select id from emails where state = 'bounced'"))
+    assert (told.json["type"], told.data) == (
+        "email.bounced",
+        {
+            "conversation_id": rig.conversation,
+            "email_id": str(email_id),
+            "to": "customer",
+            "reason": "mailbox-unknown",
+            "message_numbers": [2],
+        },
+    )
 
 
 async def records(following: Following) -> list[Any]:
