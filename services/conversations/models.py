@@ -727,6 +727,7 @@ class WebhookDelivery(Base):
         ),
         Index("webhook_deliveries_list_idx", "webhook_id", "id"),
         Index("webhook_deliveries_failed_idx", "webhook_id", "id", postgresql_where=text("state = 'failed'")),
+        Index("webhook_deliveries_failed_at_idx", "attempted_at", postgresql_where=text("state = 'failed'")),
         Index(
             "webhook_deliveries_due_idx",
             "webhook_id",

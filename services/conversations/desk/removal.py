@@ -73,8 +73,11 @@ _ERASE_EVENT = text(f"""
     where conversation_id = :conversation_id and type = '{EventType.MESSAGE_POSTED}'
         and payload -> 'message' ->> 'id' = :message_id
 """)  # noqa: S608 - built from constants
-# What webhooks' endpoints answered may quote the message.
+# What webhooks' endpoints answered may quote the message. Locked in the order in which outcomes are recorded.
 _ERASE_RESPONSES = text("""
-    update webhook_deliveries set response = null
-    where conversation_id = :conversation_id and message_id = :message_id and response is not null
+    update webhook_deliveries set response = null where id = any(array(
+        select id from webhook_deliveries
+        where conversation_id = :conversation_id and message_id = :message_id and response is not null
+        order by id for update
+    ))
 """)

@@ -283,7 +283,7 @@ _DELETE_ATTACHMENTS = text("""
 _ERASE_RESPONSES = text("""
     update webhook_deliveries set response = null where id = any(array(
         select id from webhook_deliveries
-        where conversation_id = any(cast(:ids as uuid[])) and response is not null order by id limit :size
+        where conversation_id = any(cast(:ids as uuid[])) and response is not null order by id limit :size for update
     ))
     returning id
 """)

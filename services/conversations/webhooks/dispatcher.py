@@ -31,7 +31,7 @@ from shared.stopping import pause
 LEASE: Final = 20.0  # seconds
 RENEW_EVERY: Final = 4.0  # seconds
 LOOK_EVERY: Final = 0.2  # seconds, for new events and for what is due
-IDLE_EVERY: Final = 1.0  # seconds, while there is no webhook, or another process sends
+IDLE_EVERY: Final = 1.0  # seconds, while no webhook is enabled, or another process sends
 PER_WEBHOOK: Final = 10  # attempts at a time
 AHEAD: Final = 40  # deliveries of a webhook that are loaded beyond these
 STALE: Final = 2.0  # seconds after which what was loaded is loaded again: its conversation may be deleted
@@ -101,7 +101,7 @@ class Dispatcher:
     async def _hold(self) -> bool:
         """Take the lease, or renew it now and then; return whether this process holds it.
 
-        Without any webhook nobody takes it, and nothing is written.
+        Without an enabled webhook nobody takes it, and nothing is written.
         """
         now = time.monotonic()
         if now < self._renew_at:
@@ -214,26 +214,27 @@ class _Queue:
         self.waiting.clear()
 
 
-_HOLD: Final = """
+_HOLD: Final = f"""
     update webhook_progress set holder = $1, held_until = clock_timestamp() + make_interval(secs => $2)
     where (holder is null or holder = $1 or held_until < clock_timestamp())
-        and exists (select from webhooks where deleted_at is null)
+        and exists (select from webhooks where {IS_ENABLED})
     returning true
-"""
+"""  # noqa: S608 - a constant
 _RELEASE: Final = "update webhook_progress set holder = null, held_until = null where holder = $1"
+# `now()` is this statement's time, and an index can be searched for it; not so for the moving `clock_timestamp()`.
 _DUE: Final = f"""
     with webhook as (
         select id, url, failures >= $4 as is_probe,
             array_remove(array[secret, case when old_secret_until > clock_timestamp() then old_secret end], null)
                 as secrets
         from webhooks
-        where {IS_ENABLED} and (paused_until is null or paused_until <= clock_timestamp()) and id <> all($2::uuid[])
+        where {IS_ENABLED} and (paused_until is null or paused_until <= now()) and id <> all($2::uuid[])
     )
     select delivery.id, delivery.lane, delivery.attempts, delivery.event_id, webhook.url, webhook.secrets,
         webhook.is_probe, {BODY_COLUMNS}
     from webhook cross join lateral (
         select * from webhook_deliveries
-        where webhook_id = webhook.id and state = 'pending' and due_at <= clock_timestamp() and id <> all($1::bigint[])
+        where webhook_id = webhook.id and state = 'pending' and due_at <= now() and id <> all($1::bigint[])
         order by due_at, id limit case when webhook.is_probe then 1 else $3 end
     ) as delivery
     {BODY_JOINS}

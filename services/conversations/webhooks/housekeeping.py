@@ -85,7 +85,7 @@ _STATE = text(f"""
         ),
         coalesce(max((
             select extract(epoch from clock_timestamp() - min(due_at))::float8 from webhook_deliveries
-            where webhook_id = webhook.id and state = '{DeliveryState.PENDING}' and due_at <= clock_timestamp()
+            where webhook_id = webhook.id and state = '{DeliveryState.PENDING}' and due_at <= now()
         )) filter (where {IS_ENABLED} and (paused_until is null or paused_until < clock_timestamp())), 0),
         (
             select count(*) from (
@@ -95,7 +95,7 @@ _STATE = text(f"""
         (
             select count(*) from (
                 select from webhook_deliveries
-                where state = '{DeliveryState.FAILED}' and attempted_at > clock_timestamp() - interval '1 day'
+                where state = '{DeliveryState.FAILED}' and attempted_at > now() - interval '1 day'
                 limit {COUNT_LIMIT}
             ) as failed
         )

@@ -79,7 +79,7 @@ def _happened(event: Any) -> Iterator[Happened]:
 
 _AFTER: Final = f"(select min(after_position) from webhooks where {IS_ENABLED})"  # noqa: S608 - a constant
 _HAS_NEWS: Final = f"""
-    select greatest(progress.position, {_AFTER}) < feed.head or progress.position < {_AFTER}
+    select {_AFTER} is not null and (greatest(progress.position, {_AFTER}) < feed.head or progress.position < {_AFTER})
     from webhook_progress as progress cross join feed
 """  # noqa: S608 - built from constants
 _LOCK: Final = f"""

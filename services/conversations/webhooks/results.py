@@ -57,6 +57,9 @@ async def record_results(
         if await driver.fetchval(_LOCK, holder) is None:
             return Recorded(kept=False)
         rows = [_row(result, schedule) for result in await _without_erased_text(driver, results)]
+        # Only those that were answered before can have an answer that is erased at the same moment: in the same order.
+        if again := [result.delivery.id for result in results if result.delivery.attempts]:
+            await driver.execute(_LOCK_ROWS, again)
         await driver.execute(_RECORD, *(list(column) for column in zip(*rows, strict=True)))
         await advance_lines(
             driver,
@@ -133,6 +136,7 @@ def _verdicts(results: Sequence[Result]) -> list[tuple[UUID, bool, int, bool]]:
 _LOCK: Final = "select 1 from webhook_progress where holder = $1 for update"
 _ALIVE: Final = "select id from conversations where id = any($1::uuid[]) order by id for key share"
 _SHOWN: Final = "select id from messages where id = any($1::uuid[]) and removed_at is null order by id for share"
+_LOCK_ROWS: Final = "select from webhook_deliveries where id = any($1::bigint[]) order by id for update"
 _RECORD: Final = f"""
     update webhook_deliveries as delivery set
         state = result.state,

@@ -72,7 +72,9 @@ class Hooks:
         await self.number()
 
         async def is_settled() -> bool:
-            if await self.rows("select 1 from webhook_progress, feed, webhooks where position < head limit 1"):
+            if await self.rows(
+                "select 1 from webhook_progress, feed, webhooks where position < head and disabled_at is null limit 1"
+            ):
                 return False
             return not await self.rows("select 1 from webhook_deliveries where state = 'pending' limit 1")
 

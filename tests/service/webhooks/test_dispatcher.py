@@ -5,14 +5,19 @@ from typing import Any
 from uuid import uuid4
 
 import pytest
+from sqlalchemy import text
 
 from services.conversations.rules import WebhookError
 from services.conversations.webhooks import dispatcher, results
+from services.conversations.webhooks.log_reader import read_round
+from services.conversations.webhooks.results import Claimed, Result, record_results
 from services.conversations.webhooks.sending import Outcome
 from services.conversations.webhooks.signing import sign
+from shared.database import connection_provider, transaction
 from tests.helpers.waiting import eventually
 from tests.helpers.webhook_receiver import Answer, Received
 from tests.service.helpers.callers import Caller
+from tests.service.messaging.test_deleting import waiting_for_a_lock
 from tests.service.webhooks.conftest import ALL_TYPES, Hooks
 
 
@@ -271,6 +276,43 @@ async def test_retry_after_is_honoured_with_a_bound(hooks: Hooks, anna: Caller) 
         "select extract(epoch from due_at - attempted_at)::float8 from webhook_deliveries where state = 'pending'"
     )
     assert seconds == pytest.approx(3600, abs=5)
+
+
+async def test_while_all_webhooks_are_disabled_the_log_is_not_read(hooks: Hooks, anna: Caller) -> None:
+    webhook = await hooks.create(["message.posted"])
+    conversation = (await anna.open(body="1"))["id"]
+    await hooks.settle()
+    await hooks.shop.call("PATCH", f"/webhooks/{webhook['id']}", {"enabled": False})
+    await anna.post(conversation, "2")
+    await hooks.number()
+    read, holder = await hooks.rows("select position from webhook_progress"), uuid4()
+    await hooks.execute("update webhook_progress set holder = :holder", holder=holder)
+    assert await read_round(hooks.sessions, connection_provider(hooks.engine), holder) is False
+    assert await hooks.rows("select position from webhook_progress") == read
+    await hooks.execute("update webhook_progress set holder = null")
+    await hooks.shop.call("PATCH", f"/webhooks/{webhook['id']}", {"enabled": True})
+    await anna.post(conversation, "3")
+    await hooks.settle()
+    assert by_conversation(hooks.receiver.accepted) == {conversation: [1, 3]}
+
+
+async def test_outcomes_of_retries_and_erased_answers_lock_deliveries_in_one_order(hooks: Hooks, anna: Caller) -> None:
+    await hooks.create(["message.posted"])
+    for _ in range(2):
+        await anna.open(body="Hello?")
+    hooks.receiver.answer = lambda _: Answer(500, b"Out of order")
+    await hooks.run_until(lambda: len(hooks.receiver.received) == 2, (0, 60))
+    rows = await hooks.rows(f"select {', '.join(Claimed._fields)} from webhook_deliveries order by id desc")  # noqa: S608 - constants
+    assert [row[-1] for row in rows] == [1, 1]
+    holder = uuid4()
+    await hooks.execute("update webhook_progress set holder = :holder", holder=holder)
+    results = [Result(Claimed(*row), Outcome(204)) for row in rows]
+    lock = text("select id from webhook_deliveries where id = :id for update nowait")
+    async with transaction(hooks.sessions) as removal:
+        await removal.execute(lock, {"id": rows[1][0]})
+        recording = await waiting_for_a_lock(hooks.sessions, record_results(hooks.sessions, holder, results, (0, 60)))
+        await removal.execute(lock, {"id": rows[0][0]})  # the later one is free, so neither waits for the other
+    assert (await recording).kept
 
 
 async def test_two_dispatchers_share_nothing_and_one_that_was_frozen_records_nothing(
