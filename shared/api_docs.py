@@ -50,6 +50,10 @@ def describe_fields(app: FastAPI, meanings: Mapping[str, str]) -> None:
 
     def document() -> dict[str, Any]:
         built = build()
+        for name, schema in built["components"]["schemas"].items():
+            schema["title"] = (
+                name  # that of each page of a list is `Page`, and generators of clients name classes after it
+            )
         describe(built)
         return built
 
