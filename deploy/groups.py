@@ -14,7 +14,7 @@ emails.add_typer(suppressed, name="suppressed")
 events = typer.Typer(no_args_is_help=True, help="Inspect the event log; retry or discard parked events.")
 files = typer.Typer(no_args_is_help=True, help="Check the file store.")
 inbound = typer.Typer()
-people = typer.Typer(no_args_is_help=True, help="Export a person's data.")
+people = typer.Typer(no_args_is_help=True, help="Export a person's data; merge customers.")
 webhooks = typer.Typer(no_args_is_help=True, help="List webhooks and their deliveries; send one again.")
 
 _Webhook = Annotated[str, typer.Argument(help="Id of the webhook.")]
@@ -70,6 +70,17 @@ def replay_webhook_delivery(
     replay(parse_id(webhook_id), delivery_id)
 
 
+@people.command("merge")
+def merge_people(
+    old: Annotated[str, typer.Argument(help="Id of the customer who becomes another one.")],
+    into: Annotated[str, typer.Argument(help="Id of the customer whom they become.")],
+) -> None:
+    """Merge a customer into another one, such as a guest into the account that they made. It cannot be undone."""
+    from deploy.people import merge
+
+    merge(old, into)
+
+
 @files.command("check")
 def check_files(
     *,
@@ -107,11 +118,6 @@ def export_person_data(
     from deploy.people import export_person
 
     export_person(user_id, output, internal=internal)
-
-
-@people.callback()
-def _people() -> None:
-    """Keep `export` a command of its own."""
 
 
 @inbound.command("list")

@@ -11,10 +11,11 @@ import typer
 from deploy.operations import run_on
 from services.conversations.attachments.file_store import FileStoreError, open_files
 from services.conversations.audit.recording import Act, record
+from services.conversations.identity.merging import merge_users
 from services.conversations.privacy.export import Sources, prepare_export
 from services.conversations.privacy.queries import Interrupted
 from services.conversations.rules import ActorRole, AuditAction
-from services.conversations.settings import ExportSettings
+from services.conversations.settings import ExportSettings, StoreSettings
 from shared.database import SessionFactory, connection_provider, transaction
 from shared.event_log.feed_client import create_feed
 from shared.settings import SettingsError, read_settings
@@ -61,6 +62,13 @@ def export_person(user_id: str, output: Path | None, *, internal: bool) -> None:
         run_on(settings.conversations_database_url, work)
     except (FileStoreError, Interrupted, OSError) as error:
         raise SettingsError(printable(f"nothing was exported: {error}. Try again.")) from None
+
+
+def merge(old_id: str, into_id: str) -> None:
+    """Make a customer's id an alias of another customer's."""
+    url = read_settings(StoreSettings).conversations_database_url
+    person_id = run_on(url, lambda sessions: merge_users(sessions, old_id, into_id, actor_id=OPERATOR))
+    typer.echo(printable(f"{old_id} is {person_id} now."))
 
 
 def _create(path: Path) -> BinaryIO:

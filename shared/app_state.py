@@ -7,6 +7,7 @@ from typing import TYPE_CHECKING, cast
 if TYPE_CHECKING:  # these modules use this one
     from starlette.requests import HTTPConnection
 
+    from shared.aliases import Aliases
     from shared.auth import SessionToken, VerifiedTokens
     from shared.database import ConnectionProvider, SessionFactory
     from shared.jwks import ProviderKeys
@@ -21,6 +22,7 @@ class AppState:
     keys: ProviderKeys | None
     verified_tokens: VerifiedTokens[Principal]
     verified_session_tokens: VerifiedTokens[SessionToken]
+    aliases: Aliases
     sessions: SessionFactory
     acquire: ConnectionProvider
 

@@ -8,7 +8,7 @@ import hashlib
 import time
 from collections import OrderedDict
 from collections.abc import Collection, Mapping
-from dataclasses import dataclass
+from dataclasses import dataclass, replace
 from datetime import UTC, datetime, timedelta
 from typing import Annotated, Any, Generic, Literal, TypeVar
 from uuid import UUID
@@ -97,8 +97,12 @@ async def authenticate_token(request: HTTPConnection, token: str, *, max_age: ti
     """Return the caller of a bearer token, by the settings and the provider's keys in `app.state`.
 
     Like `verify_token`, but raises `Unavailable` until the required keys have been fetched. With `max_age`, the cache
-    is not used.
+    is not used. An id that is known to be merged is replaced by the person's.
     """
+    return app_state(request).aliases.resolve(await _verified(request, token, max_age))
+
+
+async def _verified(request: HTTPConnection, token: str, max_age: timedelta | None) -> Principal:
     state = app_state(request)
     if max_age is None and (cached := state.verified_tokens.find(token)) is not None:
         return cached
@@ -117,7 +121,8 @@ def authenticate_session_token(request: HTTPConnection, token: str, *, may_be_ex
         state.verified_session_tokens.add(token, session, session.expires_at)
     if is_framed(request) and session.principal.role is not Role.CUSTOMER:
         raise Forbidden("Only customers can use the messenger.")  # no page may trick an admin into a click
-    return session
+    principal = state.aliases.resolve(session.principal)
+    return session if principal is session.principal else replace(session, principal=principal)
 
 
 def verify_token(

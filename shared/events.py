@@ -32,6 +32,7 @@ class EventType(StrEnum):
     INBOUND_UPDATED = "inbound.updated"
     USER_UPDATED = "user.updated"
     USER_DELETED = "user.deleted"
+    USER_MERGED = "user.merged"
 
 
 class PostedFile(BaseModel):
@@ -138,7 +139,7 @@ class NoteDeleted(BaseModel):
 
 
 class UserChanged(BaseModel):
-    """A user's name, address, language or zone changed, or was erased."""
+    """A user's name, address, language or zone changed, or was erased, or their id was merged into another one."""
 
     person: Person
 
@@ -167,6 +168,7 @@ PAYLOADS: dict[EventType, type[Payload]] = {
     EventType.CONVERSATION_DELETED: ConversationDeleted,
     EventType.USER_UPDATED: UserChanged,
     EventType.USER_DELETED: UserChanged,
+    EventType.USER_MERGED: UserChanged,
 }
 
 

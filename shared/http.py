@@ -21,11 +21,12 @@ from starlette.responses import Response
 from starlette.types import ASGIApp, Message, Receive, Scope, Send
 
 from shared import problem_handlers
+from shared.aliases import ActAsPerson, Aliases
 from shared.api_docs import add_docs
 from shared.app_state import AppState
 from shared.auth import VerifiedTokens
 from shared.body_size import BodySize
-from shared.database import connection_provider, create_sessions
+from shared.database import SessionFactory, connection_provider, create_sessions
 from shared.dependencies import RequireRole
 from shared.headers import SecureHeaders
 from shared.jwks import ProviderKeys
@@ -187,13 +188,14 @@ def create_api(
     streamed: Collection[str] = (),
     file_forms: FileForms | None = None,
     render_error: problem_handlers.RenderError | None = None,
+    settle_mergers: Callable[[SessionFactory], Coroutine[Any, Any, Any]] | None = None,
     **about: Any,
 ) -> FastAPI:
     """Build the application of the service in a folder, without routes. It starts before its database is reachable.
 
     The settings can turn off the API document and its page. `background` runs as long as the application. `streamed`
     paths accept a body of any size, `file_forms` forms with files. `render_error` can answer errors that are raised
-    outside routes.
+    outside routes. `settle_mergers` completes mergers of users before callers under a merged id go on.
     """
     version = newest_version(service)
     keys = ProviderKeys(settings.auth_jwks_url) if settings.auth_jwks_url else None
@@ -229,12 +231,14 @@ def create_api(
     state.keys = keys
     state.verified_tokens = VerifiedTokens()
     state.verified_session_tokens = VerifiedTokens()
+    state.aliases = Aliases()
     state.sessions = create_sessions(engine)
     state.acquire = connection_provider(engine)
     app.add_middleware(
         RequestSizeMiddleware, streamed, file_forms=file_forms
     )  # the middleware added last is the outermost
     app.add_middleware(ReadFirst, app.router.routes)
+    app.add_middleware(ActAsPerson, state, settle_mergers)
     app.add_middleware(RequestHead)
     problem_handlers.install(app, render_error)
     if settings.store_origins:

@@ -101,7 +101,9 @@ ZoneName = Annotated[
 class Person(BaseModel):
     """A user as events carry one. `version` grows with every change, so that the newest state wins.
 
-    `role` is the one that the store has synced, or None. It limits the roles of the user's tokens.
+    `role` is the one that the store has synced, or None. It limits the roles of the user's tokens. `merged_into` is the
+    person to whom this id belongs since the store has merged it; it then is deleted, too, and never changes again but
+    for a further merger of that person.
     """
 
     id: str
@@ -112,3 +114,4 @@ class Person(BaseModel):
     zoneinfo: str | None = None
     deleted: bool = False
     role: str | None = None
+    merged_into: str | None = None

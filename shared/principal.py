@@ -47,3 +47,12 @@ class Principal:
     expires_at: datetime | None = field(default=None, compare=False)
     issued_at: int = field(default=0, compare=False)
     permissions: frozenset[Permission] = field(default=frozenset(), compare=False)
+
+
+class CallerMerged(Exception):  # noqa: N818 - no error: the request is handled again
+    """The caller's id is one of `person_id` now. Raised before anything is answered."""
+
+    def __init__(self, old_id: str, person_id: str) -> None:
+        super().__init__("the caller's id was merged into another one")
+        self.old_id = old_id
+        self.person_id = person_id

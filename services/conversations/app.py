@@ -34,6 +34,7 @@ from services.conversations.audit.reads import ReadLog
 from services.conversations.event_log.append import announce_appends
 from services.conversations.identity.access import KnownUserCache, SessionChecks
 from services.conversations.messaging.batching import GroupCommit
+from services.conversations.messaging.merged_ids import finish_merges
 from services.conversations.rate_limits.failopen_redis import FailopenRedis
 from services.conversations.rate_limits.policy import Limits, SignInOrigins
 from services.conversations.realtime.hub import Hub
@@ -124,6 +125,7 @@ def create_app(settings: ApiSettings) -> FastAPI:
         openapi_url="/openapi.json",
         openapi_tags=TAGS,
         render_error=pages.render_html_error,
+        settle_mergers=finish_merges,
         title="Customer Chats: conversations",
         description=_DESCRIPTION,
     )

@@ -68,6 +68,15 @@ class TooManyWebhooks(Problem):
     remedy = "Delete one that you no longer need."
 
 
+class CannotMerge(Problem):
+    """One of the two users is an admin, was deleted, or belongs to somebody else; or they are one person already."""
+
+    status = HTTPStatus.CONFLICT
+    code = "cannot-merge"
+    title = "These users cannot be merged"
+    remedy = "Merge present customers only, and each id once. The detail says which of the two is in the way."
+
+
 class LabelTaken(Problem):
     """Another label has this name. Names are compared without case."""
 

@@ -1,8 +1,8 @@
 """The jobs of the conversations service: work that no request waits for.
 
-They index conversations for search, count them for reports, erase deleted conversations and users, scan and delete
-files, purge old rows, resolve conversations whose customer stays quiet, delete those that have been closed for long,
-read what becomes of emails, and send webhooks.
+They index conversations for search, count them for reports, erase deleted conversations and users, move those of merged
+users, scan and delete files, purge old rows, resolve conversations whose customer stays quiet, delete those that have
+been closed for long, read what becomes of emails, and send webhooks.
 Copies share the work: each batch is a transaction that locks what it works on, and skips what another copy has locked.
 """
 
@@ -25,6 +25,7 @@ from services.conversations.event_log.retention import purge_events, purge_keys
 from services.conversations.identity.sessions import purge_sessions
 from services.conversations.messaging.erasure_batches import erase_round, purge_erasures
 from services.conversations.messaging.expiry import count_due, expire_closed, is_erasing_many
+from services.conversations.messaging.merged_ids import finish_merges
 from services.conversations.messaging.quiet import resolve_quiet
 from services.conversations.realtime.presence import purge_presence
 from services.conversations.reports.facts import count_round
@@ -42,6 +43,7 @@ from shared.stopping import pause, run_until_stopped
 INDEX_EVERY = 1.0  # seconds until the next look at the log, if there was nothing to index
 COUNT_EVERY = 2.0  # seconds until the next look at the log, if there was nothing to count
 ERASE_EVERY = 1.0  # seconds until the next erasure round, if the last one erased nothing
+MERGE_EVERY = 5.0  # seconds until merged users are looked for again
 PURGE_EVERY = 60  # seconds between purges of rows past their retention
 PURGE_BATCH = 1000  # rows deleted in one transaction
 DELETE_FILES_EVERY = 1.0  # seconds until files are looked for again, if there were none to delete
@@ -81,6 +83,7 @@ async def run_jobs(settings: JobsSettings, host: str, port: int, stop: asyncio.E
             group.create_task(_index(sessions, stop))
             group.create_task(_count(sessions, stop))
             group.create_task(_erase(sessions, stop))
+            group.create_task(_merge(sessions, stop))
             group.create_task(_purge(sessions, settings, stop))
             if settings.auto_resolve_days:
                 group.create_task(_resolve_quiet(sessions, settings.auto_resolve_days, stop))
@@ -141,6 +144,17 @@ async def _erase(sessions: SessionFactory, stop: asyncio.Event) -> None:
         ERASED.inc(rows)
         if not rows:
             await pause(stop, ERASE_EVERY)
+
+
+async def _merge(sessions: SessionFactory, stop: asyncio.Event) -> None:
+    """Move the conversations of merged users whose request did not complete it."""
+    while not stop.is_set():
+        try:
+            await finish_merges(sessions)
+        except Exception as error:  # it must not end the other jobs
+            log.warning("moving conversations of merged users failed, retrying", error=type(error).__name__)
+            log.debug("moving conversations of merged users failed", exc_info=True)
+        await pause(stop, MERGE_EVERY)
 
 
 async def _delete_files(sessions: SessionFactory, files: FileStore, stop: asyncio.Event) -> None:

@@ -67,6 +67,9 @@ class User(Base):
 
     `claims_issued_at` is the `iat`, in seconds, of the last token whose claims changed the user. `synced_role` is the
     role that the store sent, null if none; it limits the role of the user's tokens.
+
+    `merged_into` is the person to whom this id belongs since the store has merged it, who is never merged themselves.
+    The row then counts as deleted, and is without a profile; `merged_at` is null until everything of it has moved.
     """
 
     __tablename__ = "users"
@@ -86,9 +89,13 @@ class User(Base):
     synced_role: Mapped[str | None]
     # The store's own fields, for admins only. The type `json` keeps them in the store's order.
     custom: Mapped[dict[str, Any] | None] = mapped_column(JSON(none_as_null=True))
+    merged_into: Mapped[str | None]
+    merged_at: Mapped[datetime | None]
 
     __table_args__ = (
         CheckConstraint(f"role in ({_quoted(list(Side))})", name="role"),
+        CheckConstraint("merged_into is null or deleted_at is not null", name="merged"),
+        Index("users_merged_idx", "merged_into", postgresql_where=text("merged_into is not null")),
         Index(
             "users_search_form_idx",
             literal_column(USER_SEARCH_FORM).label("form"),

@@ -19,6 +19,7 @@ class CallerRecord(NamedTuple):
     zoneinfo: str | None
     claims_issued_at: int | None
     synced_role: str | None
+    merged_into: str | None
 
 
 class UserRow(NamedTuple):

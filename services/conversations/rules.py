@@ -90,6 +90,7 @@ class AuditAction(StrEnum):
     SESSION_ENDED = "session.ended"  # everywhere
     USER_DELETED = "user.deleted"  # content
     USER_EXPORTED = "user.exported"  # internal
+    USER_MERGED = "user.merged"  # into
     USER_SESSIONS_ENDED = "user.sessions-ended"
     ORDER_DELETED = "order.deleted"
     WEBHOOK_CREATED = "webhook.created"

@@ -86,7 +86,7 @@ class FeedCursor(Base):
 
 
 class Person(Base):
-    """A user, as of the newest event about them."""
+    """A user, as of the newest event about them. `merged_into`: the person to whom this id belongs now."""
 
     __tablename__ = "people"
 
@@ -98,8 +98,12 @@ class Person(Base):
     zoneinfo: Mapped[str | None]
     role: Mapped[str | None]  # synced from the store; limits what the user's tokens may do
     deleted: Mapped[bool] = mapped_column(server_default=text("false"))
+    merged_into: Mapped[str | None]
 
-    __table_args__ = (Index("people_address_idx", text("lower(email)"), postgresql_where=text("email is not null")),)
+    __table_args__ = (
+        Index("people_address_idx", text("lower(email)"), postgresql_where=text("email is not null")),
+        Index("people_merged_idx", "merged_into", postgresql_where=text("merged_into is not null")),
+    )
 
 
 class ConversationState(Base):

@@ -6,7 +6,7 @@ import hmac
 from collections.abc import AsyncIterator, Mapping, Sequence
 from enum import StrEnum
 from http import HTTPStatus
-from typing import Annotated, Any
+from typing import Annotated, Any, TypeVar
 from uuid import UUID, uuid5
 
 from fastapi import APIRouter, Depends, Header, Query, Request
@@ -81,6 +81,9 @@ class InboundMessage(BaseModel):
     mentions: Annotated[list[str], Field(max_length=100)] = []
 
 
+Inbound = TypeVar("Inbound", bound=InboundMessage)
+
+
 @router.post("/files", status_code=HTTPStatus.CREATED)
 async def receive_inbound_file(
     request: Request,
@@ -99,7 +102,8 @@ async def receive_inbound_file(
     The id is null for a picture within the text that the conversation has already, such as a logo.
     """
     state = api_state(request)
-    _check_author((await find_authors(request, [user_id])).get(user_id), kind)
+    authors = await find_authors(request, [user_id])
+    _check_author(authors.get(user_id), kind)
     limit = state.settings.attachment_max_bytes
     body = received(request, limit, too_large(limit))
     if inline:
@@ -107,7 +111,7 @@ async def receive_inbound_file(
         if await _is_known(request, conversation_id, content):
             return {"id": None}
         body = _chunks(content)
-    upload = Upload(user_id, kind.side, safe_name(name), size)
+    upload = Upload(authors[user_id]["id"], kind.side, safe_name(name), size)
     row, _ = await save_file(state, upload, body, f"inbound:{inbound_id}:{position}")
     return {"id": str(row["id"])}
 
@@ -116,6 +120,7 @@ async def receive_inbound_file(
 async def post_inbound_message(request: Request, inbound_id: UUID, body: InboundMessage) -> dict[str, Any]:
     """Save what came by email, once; then mark the conversation as read up to what the email answers."""
     authors = await find_authors(request, [body.user_id])
+    body = of_person(body, authors)
     saved = await save_email(request, inbound_id, body, authors)
     await mark_answered(request, [body])
     return saved
@@ -229,9 +234,16 @@ async def _name_sender(request: Request, inbound_id: UUID, body: InboundMessage,
 
 
 async def find_authors(request: Request, user_ids: Sequence[str]) -> dict[str, Mapping[str, Any]]:
-    """Return the users with these ids who are known."""
+    """Return the users with these ids who are known, by these ids and by their own."""
     async with request_connection(api_state(request).acquire) as connection:
-        return {user["id"]: user for user in await connection.fetch(_AUTHORS, user_ids)}
+        users = await connection.fetch(_AUTHORS, user_ids)
+    return {key: user for user in users for key in (user["asked_id"], user["id"])}
+
+
+def of_person(body: Inbound, authors: Mapping[str, Mapping[str, Any]]) -> Inbound:
+    """Return what came by email as the person's to whom the author's id belongs."""
+    author = authors.get(body.user_id)
+    return body if author is None else body.model_copy(update={"user_id": author["id"]})
 
 
 def _check_author(user: Mapping[str, Any] | None, kind: Kind) -> None:
@@ -252,6 +264,10 @@ async def _chunks(content: bytes) -> AsyncIterator[bytes]:
     yield content
 
 
-_AUTHORS = "select id, deleted_at, role, synced_role from users where id = any($1::text[])"
+_AUTHORS = """
+    select asked.id as asked_id, person.id, person.deleted_at, person.role, person.synced_role
+    from users as asked join users as person on person.id = coalesce(asked.merged_into, asked.id)
+    where asked.id = any($1::text[])
+"""
 _FIRST = text("select id from messages where conversation_id = :conversation_id and number = 1")
 _KNOWN = "select exists (select from attachments where conversation_id = $1 and sha256 = $2)"

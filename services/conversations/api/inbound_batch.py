@@ -11,7 +11,14 @@ import structlog
 from fastapi import APIRouter, Depends, Request
 from pydantic import ValidationError
 
-from services.conversations.api.inbound import InboundMessage, check_secret, find_authors, mark_answered, save_email
+from services.conversations.api.inbound import (
+    InboundMessage,
+    check_secret,
+    find_authors,
+    mark_answered,
+    of_person,
+    save_email,
+)
 from services.conversations.errors import RateLimited
 from shared.problems import Invalid, PayloadTooLarge, Problem
 from shared.streamed_body import received
@@ -40,6 +47,7 @@ async def post_inbound_messages(request: Request) -> dict[str, list[Outcome]]:
     content = b"".join([chunk async for chunk in received(request, MAX_BYTES, limit)])
     emails = [_read(item) for item in _items(content)]
     authors = await find_authors(request, [email.user_id for email in emails if isinstance(email, _Email)])
+    emails = [of_person(email, authors) if isinstance(email, _Email) else email for email in emails]
     # At the same time, so that they share a statement and a commit.
     outcomes = await asyncio.gather(*(_save(request, email, authors) for email in emails))
     saved = [email for email, outcome in zip(emails, outcomes, strict=True) if outcome["status"] == HTTPStatus.CREATED]

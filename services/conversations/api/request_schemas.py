@@ -113,6 +113,14 @@ class AdminCreateConversation(Request):
     _require_text_or_files = field_validator("body", mode="after")(_text_or_files)
 
 
+class Merge(Request):
+    """The customer into whom another one is merged."""
+
+    model_config = example(into="C-42")
+
+    into: StoreId
+
+
 class PostMessage(Request):
     """A message. It is rejected if the other side has written messages newer than `seen_number`."""
 

@@ -12,16 +12,18 @@ from pydantic import TypeAdapter
 from starlette.requests import ClientDisconnect
 
 from services.conversations.api.dependencies import PathId
+from services.conversations.api.request_schemas import Merge
 from services.conversations.api.state import api_state
 from services.conversations.api.store_bodies import body_of, sent
-from services.conversations.api.store_responses import ConnectionOut, ErasureOut, LineOut, RecordOut
+from services.conversations.api.store_responses import ConnectionOut, ErasureOut, LineOut, MergedOut, RecordOut
 from services.conversations.audit.recording import Act, record
 from services.conversations.catalog import orders, sync
 from services.conversations.catalog.ndjson_import import import_lines
 from services.conversations.catalog.schemas import Checked, OrderLine, PutOrder, PutUser, UserLine
-from services.conversations.errors import OrderOfAnotherUser
-from services.conversations.identity import erasure, sessions
+from services.conversations.errors import CannotMerge, OrderOfAnotherUser
+from services.conversations.identity import erasure, merging, sessions
 from services.conversations.messaging import erasure_batches
+from services.conversations.messaging.merged_ids import finish_merges, person_of
 from services.conversations.rules import ActorRole, AuditAction
 from shared.database import request_transaction
 from shared.dependencies import DbSession, require
@@ -96,6 +98,7 @@ async def delete_user(
     the store's name. Returns 204 if everything is erased, 202 if the rest is erased in the background.
     """
     session_factory = api_state(request).sessions
+    await finish_merges(session_factory)  # else what has not moved yet would be kept
     # Each step commits: the user is rejected before their conversations are locked, and if this process dies in
     # between, the jobs complete the erasure.
     async with request_transaction(session_factory) as session:
@@ -127,8 +130,22 @@ async def get_erasure(
 @router.delete("/users/{user_id}/sessions", summary="End a user's sessions", status_code=204)
 async def end_sessions(user_id: PathId, caller: Store, session: DbSession) -> None:
     """End all browser sessions of a user, for example when they sign out of the store."""
-    await sessions.end_all_sessions(session, user_id)
+    await sessions.end_all_sessions(session, await person_of(session, user_id))
     await _record(session, AuditAction.USER_SESSIONS_ENDED, caller, user_id)
+
+
+@router.post(
+    "/users/{user_id}/merge", summary="Merge a customer into another one", responses=problem_responses(CannotMerge)
+)
+async def merge_user(user_id: PathId, body: Merge, request: Request, caller: Store) -> MergedOut:
+    """Make a customer's id an alias of another customer's, such as a guest's id of the account that they made.
+
+    From then on the person has the conversations and orders of both, and the old id acts for them: its tokens,
+    sessions and replies by email, and this API. They keep their profile, and get from the old one what they lack.
+    It cannot be undone. Merging again changes nothing.
+    """
+    person_id = await merging.merge_users(api_state(request).sessions, user_id, body.into, actor_id=caller.id)
+    return MergedOut(id=user_id, merged_into=person_id)
 
 
 @router.put(

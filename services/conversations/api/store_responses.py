@@ -57,6 +57,14 @@ class ErasureOut:
 
 
 @dataclass(slots=True)
+class MergedOut:
+    """A merged id, and the person to whom it belongs."""
+
+    id: str
+    merged_into: str
+
+
+@dataclass(slots=True)
 class ConnectionOut:
     """How a request arrived: the client's address, the scheme and the host as the API sees them.
 

@@ -4,11 +4,11 @@ Every batch locks rows in the same order: users before orders, each by id.
 """
 
 from collections.abc import Collection, Iterable, Mapping, Sequence
-from dataclasses import dataclass
+from dataclasses import dataclass, replace
 from datetime import datetime
 from typing import Any
 
-from sqlalchemy import delete, func, literal, select, update
+from sqlalchemy import delete, func, literal, select, text, update
 from sqlalchemy.dialects.postgresql import insert
 from sqlalchemy.ext.asyncio import AsyncSession
 
@@ -62,11 +62,13 @@ async def upsert_batch(session: AsyncSession, upserts: Sequence[Upsert]) -> list
 
     An `updated_at` older than the stored one changes nothing. If the role of a user changes, their browser sessions for
     the other side end. An order's user may be known by id only, and cannot change unless the order was deleted. A
-    rejected order writes nothing and does not affect the others.
+    rejected order writes nothing and does not affect the others. A merged id stands for the person to whom it belongs.
     """
-    users = _Users([upsert for upsert in upserts if isinstance(upsert, UserUpsert)])
+    inserted = await _insert_unknown(session, upserts)
+    upserts = await _of_persons(session, upserts)
     orders = _Orders([upsert for upsert in upserts if isinstance(upsert, OrderUpsert)])
-    await users.lock(session, orders.owners)
+    users = _Users([upsert for upsert in upserts if isinstance(upsert, UserUpsert)], orders.owners, inserted)
+    await users.lock(session)
     await orders.lock(session)
     results = [
         users.apply(upsert) if isinstance(upsert, UserUpsert) else orders.apply(upsert, users.known)
@@ -91,26 +93,49 @@ async def put_order(session: AsyncSession, order: OrderUpsert) -> bool:
     return result
 
 
+async def _insert_unknown(session: AsyncSession, upserts: Sequence[Upsert]) -> set[str]:
+    """Insert unknown users, including the owners of orders, by id only; return their ids."""
+    rows = [{"id": user_id, "role": Side.CUSTOMER} for user_id in sorted(set(map(_user_id, upserts)))]
+    if not rows:
+        return set()
+    new = bulk_insert(User, rows).on_conflict_do_nothing().returning(User.id)
+    return set(await session.scalars(new))
+
+
+async def _of_persons(session: AsyncSession, upserts: Sequence[Upsert]) -> list[Upsert]:
+    """Return the upserts with merged ids replaced by the persons', and exclude mergers until the commit.
+
+    A merger locks users before orders, as this does.
+    """
+    values = {"ids": sorted(set(map(_user_id, upserts)))}
+    persons = {row.id: row.merged_into for row in await session.execute(_PERSONS, values) if row.merged_into}
+    return [_of_person(upsert, person) if (person := persons.get(_user_id(upsert))) else upsert for upsert in upserts]
+
+
+def _user_id(upsert: Upsert) -> str:
+    return upsert.id if isinstance(upsert, UserUpsert) else upsert.user_id
+
+
+def _of_person(upsert: Upsert, person: str) -> Upsert:
+    if isinstance(upsert, UserUpsert):
+        return replace(upsert, id=person)
+    return replace(upsert, fields={**upsert.fields, "user_id": person})
+
+
 class _Users:
     """The users of a batch: locked, then changed in memory, then saved. `known` are the ids of existing users."""
 
-    def __init__(self, upserts: Sequence[UserUpsert]) -> None:
-        self.known: set[str] = set()
+    def __init__(self, upserts: Sequence[UserUpsert], owners: Collection[str], inserted: set[str]) -> None:
         self._ids = {upsert.id for upsert in upserts}
-        self._inserted: set[str] = set()
+        self._inserted = inserted
+        self.known: set[str] = {*self._ids, *owners} - inserted
         self._rows: _Rows = {}
         self._changed: set[str] = set()
         self._new_sides: list[tuple[str, Side]] = []
         self._events: list[tuple[str, None, UserChanged]] = []
 
-    async def lock(self, session: AsyncSession, owners: Collection[str]) -> None:
-        """Insert unknown users, including the owners of orders, by id only; lock the users to upsert."""
-        all_ids = {*self._ids, *owners}
-        rows = [{"id": user_id, "role": Side.CUSTOMER} for user_id in sorted(all_ids)]
-        if rows:
-            new = bulk_insert(User, rows).on_conflict_do_nothing().returning(User.id)
-            self._inserted = set(await session.scalars(new))
-        self.known = all_ids - self._inserted
+    async def lock(self, session: AsyncSession) -> None:
+        """Lock the users to upsert."""
         if self._ids:
             query = select(*_USER).where(any_of(User.id, self._ids)).order_by(User.id)
             # Allows new references to the users, so that posts do not wait for an import.
@@ -205,6 +230,10 @@ class _Orders:
 
 
 _Rows = dict[str, dict[str, Any]]
+
+_PERSONS = text("""
+    select id, merged_into from users where id = any(cast(:ids as text[])) order by id for key share
+""")
 
 
 async def _hand_over(session: AsyncSession, order_id: str, former_owner: str, owner: str) -> None:

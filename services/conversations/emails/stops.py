@@ -35,11 +35,14 @@ async def forget_stops(session: AsyncSession) -> None:
 # The conversations are locked, so that a row is written before their deletion or not at all.
 _WRITE: Final = """
     with stops as (
-        select * from unnest($1::uuid[], $2::text[], $3::uuid[], $4::text[])
-            as stop (id, user_id, conversation_id, reason)
+        select stop.id, coalesce(users.merged_into, stop.user_id) as user_id, conversation_id, reason
+        from unnest($1::uuid[], $2::text[], $3::uuid[], $4::text[]) as stop (id, user_id, conversation_id, reason)
+            left join users on users.id = stop.user_id
     ), alive as (
-        select id, user_id from conversations
-        where id = any(array(select conversation_id from stops)) order by id for key share
+        select conversations.id, coalesce(users.merged_into, user_id) as user_id
+        from conversations join users on users.id = user_id
+        where conversations.id = any(array(select conversation_id from stops))
+        order by id for key share of conversations
     )
     insert into email_stops (id, user_id, conversation_id, reason)
     select id, user_id, conversation_id, reason from stops

@@ -9,7 +9,8 @@ def person_payload(alias: str) -> str:
     return (
         f"jsonb_strip_nulls(jsonb_build_object('id', {alias}.id, 'version', {alias}.version, 'name', {alias}.name,"
         f" 'email', {alias}.email, 'locale', {alias}.locale, 'zoneinfo', {alias}.zoneinfo,"
-        f" 'deleted', nullif({alias}.deleted_at is not null, false), 'role', {alias}.synced_role))"
+        f" 'deleted', nullif({alias}.deleted_at is not null, false), 'role', {alias}.synced_role,"
+        f" 'merged_into', {alias}.merged_into))"
     )
 
 

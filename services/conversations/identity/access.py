@@ -20,7 +20,12 @@ from services.conversations.identity.provisioning import (
     provision_user,
     token_lookup_sql,
 )
-from services.conversations.identity.sessions import require_session, require_sessions, session_lookup_sql
+from services.conversations.identity.sessions import (
+    refused_session,
+    require_session,
+    require_sessions,
+    session_lookup_sql,
+)
 from services.conversations.records import CallerRecord
 from shared.batcher import Batcher
 from shared.database import (
@@ -31,7 +36,6 @@ from shared.database import (
     request_transaction,
 )
 from shared.principal import Principal
-from shared.problems import Unauthenticated
 from shared.readers import PreparedStatement, fetch_with_custom_plan
 
 
@@ -40,8 +44,8 @@ class AuthorizedReader:
     """Runs the queries of a request that only reads, and authorizes its caller in the same statement.
 
     Provisions new users and changed profiles first. Raises `Unauthenticated` for a deleted user or an ended session,
-    `Unavailable` while the database is. Passes the end of the log, from the same snapshot, to `set_position`: the rows
-    include every change up to it.
+    `CallerMerged` for a merged user, `Unavailable` while the database is. Passes the end of the log, from the same
+    snapshot, to `set_position`: the rows include every change up to it.
     """
 
     principal: Principal
@@ -73,8 +77,8 @@ class AuthorizedReader:
         async with request_connection(self.acquire) as connection:
             run = partial(fetch_with_custom_plan, connection) if custom_plan else connection.fetch
             rows: Sequence[Any] = await run(_with_caller(caller, query), *values, *caller_values)
-        if not rows:
-            raise Unauthenticated("The session has ended. Sign in again.")
+            if not rows:
+                raise await refused_session(connection, self.principal)
         epoch, head, *record = json.loads(rows[0][-1])
         must_provision = needs_profile_update(self.principal, CallerRecord._make(record))
         self.set_position(encode_position(UUID(epoch), head))
@@ -126,9 +130,10 @@ class SessionChecks:
         self._batcher = Batcher(self._check_batch, max_batch_size=64)
 
     async def require(self, principal: Principal) -> None:
-        """Check a caller's session. Raises `Unauthenticated` if it has ended."""
+        """Check a caller's session. Raises `Unauthenticated` if it has ended, or `CallerMerged`."""
         if not await self._batcher.submit(principal):
-            raise Unauthenticated("The session has ended. Sign in again.")
+            async with request_connection(self._acquire) as connection:
+                raise await refused_session(connection, principal)
 
     async def _check_batch(self, principals: Sequence[Principal]) -> Sequence[bool]:
         async with request_connection(self._acquire) as connection:

@@ -16,7 +16,7 @@ from shared.auth import check_synced_role
 from shared.database import Driver
 from shared.events import EventType, UserChanged
 from shared.people import Person
-from shared.principal import Principal
+from shared.principal import CallerMerged, Principal
 from shared.problems import Forbidden, Unauthenticated
 
 PROFILE = ("email", "name", "locale", "zoneinfo")
@@ -30,7 +30,7 @@ def token_lookup_sql(principal: Principal, first_parameter: int) -> tuple[str, l
 
 def needs_profile_update(principal: Principal, user: CallerRecord) -> bool:
     """Return whether `provision_user` has to run for a caller. Raises the same errors for callers who are refused."""
-    _check(principal, deleted=user.deleted, synced_role=user.synced_role)
+    _check(principal, user)
     return user.id is None or bool(_claimed_changes(user, principal, synced=user.synced))
 
 
@@ -52,7 +52,7 @@ def _is_unchanged(principal: Principal, user: CallerRecord) -> bool:
     """Return whether a caller is allowed and has the stored profile; `provision_user` handles all others."""
     try:
         return not needs_profile_update(principal, user)
-    except (Unauthenticated, Forbidden):
+    except (Unauthenticated, Forbidden, CallerMerged):
         return False
 
 
@@ -60,9 +60,9 @@ async def provision_user(session: AsyncSession, principal: Principal) -> tuple[U
     """Create a customer or an admin from the token's claims, or update the profile.
 
     A user whom the store never synced gets the claims of the newest token; for a synced user, claims fill only empty
-    fields. Raises `Unauthenticated` for a deleted user, and `Forbidden` for a token that exceeds the role that the
-    store sent. Returns the log's epoch and head from before: later reads in this transaction include every change up to
-    it.
+    fields. Raises `Unauthenticated` for a deleted user, `Forbidden` for a token that exceeds the role that the store
+    sent, and `CallerMerged` for an id that belongs to another person now. Returns the log's epoch and head from before:
+    later reads in this transaction include every change up to it.
     """
     query = select(FeedHead.epoch, FeedHead.head, User).outerjoin(User, User.id == principal.id)
     row = (await session.execute(query)).one()
@@ -75,20 +75,22 @@ async def provision_user(session: AsyncSession, principal: Principal) -> tuple[U
             return epoch, head
         # A concurrent request has just created the user, possibly as deleted.
         user = await session.get_one(User, principal.id)
-    _check(principal, deleted=user.deleted_at is not None, synced_role=user.synced_role)
+    _check(principal, user)
     if _claimed_changes(user, principal, synced=user.synced_at is not None):
         user = await session.get_one(User, principal.id, with_for_update=_FOR_CHANGE, populate_existing=True)
-        _check(principal, deleted=user.deleted_at is not None, synced_role=user.synced_role)
+        _check(principal, user)
         if changes := _claimed_changes(user, principal, synced=user.synced_at is not None):
             await change_user(session, user, {**changes, "claims_issued_at": principal.issued_at})
     return epoch, head
 
 
-def _check(principal: Principal, *, deleted: bool, synced_role: str | None) -> None:
-    """Raise `Unauthenticated` for a deleted user, `Forbidden` for a role beyond the one that the store sent."""
-    if deleted:
+def _check(principal: Principal, user: User | CallerRecord) -> None:
+    """Raise `CallerMerged` for a merged user, `Unauthenticated` for a deleted one, `Forbidden` beyond the role sent."""
+    if user.merged_into is not None:
+        raise CallerMerged(principal.id, user.merged_into)
+    if user.deleted if isinstance(user, CallerRecord) else user.deleted_at is not None:
         raise Unauthenticated("This user was deleted.")
-    check_synced_role(principal, synced_role)
+    check_synced_role(principal, user.synced_role)
 
 
 def _claimed_changes(user: User | CallerRecord, principal: Principal, *, synced: bool) -> dict[str, str]:
@@ -134,6 +136,7 @@ async def change_user(
         version=user.version,
         deleted=user.deleted_at is not None,
         role=user.synced_role,
+        merged_into=user.merged_into,
         **{field: getattr(user, field) for field in PROFILE},
     )
     return await append_event(session, event_type, UserChanged(person=person), user_id=user.id)

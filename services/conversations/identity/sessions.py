@@ -23,7 +23,7 @@ from services.conversations.records import CALLER_JSON
 from services.conversations.rules import Side
 from services.conversations.settings import StoreSettings
 from shared.database import Driver
-from shared.principal import Principal
+from shared.principal import CallerMerged, Principal
 from shared.problems import Unauthenticated
 from shared.settings import Role
 
@@ -62,7 +62,7 @@ async def begin(session: AsyncSession, user_id: str, side: Side, *, csrf: str | 
 
 
 async def check_session(connection: Driver, principal: Principal, *, used: bool = True) -> str:
-    """Return the CSRF token of a caller's live session. Raises `Unauthenticated`.
+    """Return the CSRF token of a caller's live session. Raises `Unauthenticated`, or `CallerMerged`.
 
     With `used`, updates `last_seen_at` at most once a minute. Requests that scripts make by themselves do not count as
     use, so that they do not keep a session alive.
@@ -96,6 +96,14 @@ async def load_page_context(connection: Driver, principal: Principal, *, used: b
         position=encode_position(row["epoch"], row["head"]),
         emails_off=row["emails_off"],
     )
+
+
+async def refused_session(connection: Driver, principal: Principal) -> Exception:
+    """Return why a caller has no live session under their id: it ended, or the id belongs to another person now."""
+    person_id = await connection.fetchval("select merged_into from users where id = $1", principal.id)
+    if person_id is not None:
+        return CallerMerged(principal.id, person_id)
+    return Unauthenticated("The session has ended. Sign in again.")
 
 
 async def end(session: AsyncSession, session_id: UUID) -> bool:
@@ -148,7 +156,7 @@ async def _fetch(connection: Driver, statement: str, principal: Principal, *, us
     # session for the whole request, and other requests of the same browser do not wait.
     row = await connection.fetchrow(statement, principal.session_id, principal.id, principal.role.value, used)
     if row is None:
-        raise Unauthenticated("The session has ended. Sign in again.")
+        raise await refused_session(connection, principal)
     return row
 
 

@@ -1,7 +1,7 @@
 """All writes to conversations except posting. None of these functions commits."""
 
 from collections.abc import Iterable, Mapping
-from dataclasses import dataclass
+from dataclasses import dataclass, replace
 from typing import Any
 from uuid import UUID
 
@@ -83,7 +83,7 @@ async def create_conversation(
             await _must_exist(session, claimed_id)
             return claimed_id, True
     if new.side is Side.ADMIN:
-        await _check_customer(session, new.user_id)
+        new = replace(new, user_id=await _check_customer(session, new.user_id))
     if new.order_id is not None:
         await _check_order(session, new.order_id, new.user_id)
     conversation_id = await _open(session, new, claimed_id)
@@ -308,10 +308,14 @@ async def _must_exist(session: AsyncSession, conversation_id: UUID, scope: str |
         raise NotFound("There is no such conversation.")
 
 
-async def _check_customer(session: AsyncSession, user_id: str) -> None:
+async def _check_customer(session: AsyncSession, user_id: str) -> str:
+    """Return the customer's id, which is another one for a merged id. Raises `Invalid`."""
     user = await session.get(User, user_id, populate_existing=True)
+    if user is not None and user.merged_into is not None:
+        return await _check_customer(session, user.merged_into)
     if user is None or user.deleted_at is not None or user.role != Side.CUSTOMER:
         raise Invalid("There is no such customer.", ("body", "user_id"), "unknown_customer")
+    return user.id
 
 
 async def _check_order(session: AsyncSession, order_id: str, user_id: str) -> None:

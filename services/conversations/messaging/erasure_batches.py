@@ -310,7 +310,10 @@ def _without_user(role: str) -> str:
 
 # The parts of a payload that may hold the user's name and address.
 _ROLES = ("customer", "sender", "person")
-_NAMES_USER = " or ".join(f"payload -> '{role}' ->> 'id' = :user_id" for role in _ROLES)
+# A merger's event has ids only, and must take effect however late it is handled.
+_NAMES_USER = f"""
+    type <> '{EventType.USER_MERGED}' and ({" or ".join(f"payload -> '{role}' ->> 'id' = :user_id" for role in _ROLES)})
+"""
 _ERASED = f"payload = payload || {' || '.join(map(_without_user, _ROLES))}"
 
 _AS_ADMIN = "from messages where sender_id = :user_id and sender_role = 'admin'"

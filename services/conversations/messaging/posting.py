@@ -30,6 +30,7 @@ from services.conversations.rules import ChosenStatus, Side, Status, Via
 from shared.database import Driver, driver_connection
 from shared.failpoints import failpoint
 from shared.observability import Origin
+from shared.principal import CallerMerged
 from shared.problems import Forbidden, Invalid, NotFound, Unauthenticated
 from shared.text import preview
 from shared.tracing import note_message
@@ -84,7 +85,8 @@ async def post_message(session: AsyncSession, post: Post) -> Posted:
     """Save a message, update its conversation's status, flags and counters, and append the event to the log.
 
     Raises `NotFound`, `NewerMessages`, `StatusChanged`, `IdempotencyKeyReused`, `Invalid` for a file that cannot be
-    sent, `Unauthenticated` if the sender was deleted, or `Forbidden` if the store has made a sending admin a customer.
+    sent, `Unauthenticated` if the sender was deleted, `CallerMerged` if their id belongs to another person now, or
+    `Forbidden` if the store has made a sending admin a customer.
     Rejected posts and replays write nothing.
     """
     connection = await driver_connection(session)
@@ -167,6 +169,8 @@ async def _raise_rejection(connection: Driver, post: Post) -> Posted:
         REJECTION_REASON, post.conversation_id, post.scope, post.sender_id, post.seen_number, post.side
     )
     assert row is not None  # noqa: S101 - a select without `from` always returns a row
+    if row["merged_into"] is not None:
+        raise CallerMerged(post.sender_id, row["merged_into"])
     if not row["sender_known"]:
         raise Unauthenticated("This user was deleted.")
     if post.side is Side.ADMIN and row["synced_role"] == Side.CUSTOMER:

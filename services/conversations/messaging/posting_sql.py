@@ -266,6 +266,7 @@ where message.conversation_id = $1 and message.sender_id = $2 and message.idempo
 REJECTION_REASON = """
 select exists (select from users where id = $3 and deleted_at is null) as sender_known,
     (select synced_role from users where id = $3) as synced_role,
+    (select merged_into from users where id = $3) as merged_into,
     exists (select from conversations where id = $1 and ($2::text is null or user_id = $2)) as found,
     exists (
         select from conversations

@@ -50,6 +50,8 @@ async def prepare_export(sources: Sources, user_id: str, *, internal: bool) -> "
     With `internal` it contains the notes and labels in the person's conversations. Raises `NotFound`, and
     `NotificationsUnavailable` because without that service's part the export would look whole and not be.
     """
+    async with sources.acquire() as connection:  # of a merged id everything is the person's
+        user_id = await connection.fetchval("select merged_into from users where id = $1", user_id) or user_id
     queries = Queries(sources.acquire, user_id)
     person = await queries.find_person()
     if person is None:

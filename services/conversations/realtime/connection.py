@@ -87,13 +87,18 @@ class Connection:
         return not self._buffer
 
     def is_ended_by(self, entry: Entry) -> bool:
-        """Return whether an event since the authorization deletes the client's user, or makes an admin a customer."""
+        """Return whether an event since the authorization ends what the client may see.
+
+        It deletes the client's user or merges their id into another one's, or makes an admin a customer.
+        """
         if entry.user_id != self.user_id or entry.position <= self.admitted_at:
             return False
+        person = (entry.payload or {}).get("person") or {}
         if entry.type == EventType.USER_UPDATED and self.side is Side.ADMIN:
-            person = (entry.payload or {}).get("person") or {}
             return person.get("role") == Side.CUSTOMER
-        return entry.type == EventType.USER_DELETED
+        return entry.type == EventType.USER_DELETED or (
+            entry.type == EventType.USER_MERGED and person.get("id") == self.user_id
+        )
 
     def push(self, events: Iterable[SseEvent]) -> None:
         """Buffer events for the client, without those before its position and unread counts that did not change.

@@ -13,6 +13,7 @@ from services.conversations.realtime.connection import SseEvent
 from services.conversations.records import ConversationDetail
 from services.conversations.rules import Side
 from shared.database import driver_connection
+from shared.events import EventType
 
 RESET = "reset"
 
@@ -41,6 +42,9 @@ def _render(
     render: EventRenderer, epoch: UUID, entry: Entry, conversations: Mapping[UUID, ConversationDetail], side: Side
 ) -> SseEvent | None:
     event_id = encode_position(epoch, entry.position)
+    if entry.type == EventType.USER_MERGED:  # conversations have become another customer's: clients reload
+        is_persons = entry.payload is not None and entry.payload["person"]["id"] != entry.user_id
+        return SseEvent(RESET, "{}", entry.position, event_id) if is_persons else None
     try:
         data = render(entry, conversations.get(entry.conversation_id) if entry.conversation_id else None, side)
     except Exception as error:  # noqa: BLE001 - one event must not hold up the next ones

@@ -6,6 +6,7 @@ from uuid import UUID
 from sqlalchemy import ColumnElement, and_, delete, exists, func, literal, or_, select, true
 from sqlalchemy.dialects.postgresql import insert
 from sqlalchemy.ext.asyncio import AsyncSession
+from sqlalchemy.orm import aliased
 
 from services.notifications.delivery.admin_records import Preferences, is_read_by, load_preferences
 from services.notifications.delivery.scheduling import review_emails
@@ -28,10 +29,11 @@ async def list_admin_notifications(
     The newest are first: one that changes moves to the start.
     """
     bound = ["admin", admin_id, unread]
-    is_read = _is_read(admin_id)
+    is_read, known = _is_read(admin_id), aliased(Person)
     query = (
         select(AdminNotification, Person, is_read)
-        .outerjoin(Person, Person.id == AdminNotification.actor_id)
+        .outerjoin(known, known.id == AdminNotification.actor_id)
+        .outerjoin(Person, Person.id == func.coalesce(known.merged_into, known.id))
         .where(_is_visible(admin_id, await load_preferences(session, admin_id)))
         .order_by(AdminNotification.turn.desc())
     )

@@ -29,7 +29,7 @@ from shared.auth import check_synced_role
 from shared.dependencies import Cursor, DbSession, Limit, require
 from shared.http import ApiRouter
 from shared.paging import DEFAULT_LIMIT, Page
-from shared.principal import Principal
+from shared.principal import CallerMerged, Principal
 from shared.problems import Forbidden, Invalid, NotFound, Unauthenticated, Unavailable, problem_responses
 from shared.settings import Role
 
@@ -37,6 +37,8 @@ from shared.settings import Role
 def _caller(*roles: Role) -> Callable[..., Coroutine[Any, Any, Principal]]:
     async def check(principal: Annotated[Principal, Depends(require(*roles))], session: DbSession) -> Principal:
         person = await session.get(Person, principal.id)
+        if person is not None and person.merged_into is not None:
+            raise CallerMerged(principal.id, person.merged_into)
         if person is not None and person.deleted:
             raise Unauthenticated("This user was deleted.")
         check_synced_role(principal, person.role if person is not None else None)

@@ -118,7 +118,7 @@ async def _read_due(
     batches = await select_messages(session, rows)
     user_ids = {email.recipient_id for email in rows}
     user_ids |= {message.sender_id for batch in batches.values() for message in batch.messages}
-    people = {person.id: person for person in await session.scalars(select(Person).where(any_of(Person.id, user_ids)))}
+    people = await _load_people(session, user_ids)
     previous_ids = await _read_previous_ids(session, [email.id for email in rows])
     recipients = await _find_recipients(session, rows, batches, people, settings)
     timings = await load_timings(session, {email.recipient_id for email in rows if email.audience == Audience.ADMIN})
@@ -135,6 +135,16 @@ async def _read_due(
         )
         for email in rows
     ]
+
+
+async def _load_people(session: AsyncSession, ids: Collection[str]) -> dict[str, Person]:
+    """Return the people with these ids: for a merged id the person to whom it belongs now."""
+    found = {person.id: person for person in await session.scalars(select(Person).where(any_of(Person.id, ids)))}
+    merged = {person.id: person.merged_into for person in found.values() if person.merged_into is not None}
+    if not merged:
+        return found
+    persons = await _load_people(session, set(merged.values()))
+    return found | {old_id: persons[into] for old_id, into in merged.items() if into in persons}
 
 
 def _find_wait(

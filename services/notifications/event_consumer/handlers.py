@@ -4,7 +4,7 @@ Read positions are watermarks, people have versions, and deleted conversations l
 harm. Many events can therefore be handled together, type by type, with a fixed number of statements.
 """
 
-from collections.abc import Collection, Iterable, Mapping, Sequence
+from collections.abc import Collection, Iterable, Iterator, Mapping, Sequence
 from dataclasses import dataclass
 from datetime import datetime
 from types import MappingProxyType
@@ -34,6 +34,7 @@ from services.notifications.event_consumer.admins import (
     mark_own_reading,
     notify_admins,
 )
+from services.notifications.event_consumer.merging import begin_merges, ids_of, move_merged, use_persons
 from services.notifications.event_consumer.people import update_people
 from services.notifications.event_consumer.removal import erase_removed, remember_removed
 from services.notifications.event_log.append import new_messages_created_sql
@@ -57,6 +58,7 @@ from shared.events import (
     UserChanged,
 )
 from shared.orm import any_of
+from shared.people import Person
 from shared.text import preview
 
 
@@ -98,21 +100,36 @@ async def handle_payloads(
 
     `deletions` are deleted users and the times of their deletion, including users who were restored since.
     """
+    people = list(_people(payloads))
+    merged = await begin_merges(session, people)
+    await use_persons(session, [payload for payload in payloads if isinstance(payload, MessagePosted)])
+    # Lock order: people, conversation states, notifications, emails; within a table by key.
+    updated = await update_people(session, people)
+    deleted = {person.id for person in updated if person.deleted and person.merged_into is None}
+    if merged:  # out of that order: it is rare, and a deadlock only repeats it
+        deleted |= await move_merged(session, merged)
+    await _handle_conversations(session, payloads, settings)
+    await _users_deleted(session, sorted(deleted), deletions)
+
+
+def _people(payloads: Sequence[Payload]) -> Iterator[Person]:
+    for payload in payloads:
+        match payload:
+            case UserChanged():
+                yield payload.person
+            case ConversationCreated() if payload.customer:
+                yield payload.customer
+            case MessagePosted():
+                yield from (payload.sender, payload.customer)
+
+
+async def _handle_conversations(session: AsyncSession, payloads: Sequence[Payload], settings: EmailSettings) -> None:
     posted = [payload for payload in payloads if isinstance(payload, MessagePosted)]
     reads = [payload for payload in payloads if isinstance(payload, ConversationRead)]
     removed = [payload for payload in payloads if isinstance(payload, MessageRemoved)]
     deleted_notes = [payload for payload in payloads if isinstance(payload, NoteDeleted)]
     acts = find_acts(payloads)
     deleted = {payload.conversation_id for payload in payloads if isinstance(payload, ConversationDeleted)}
-    people = [payload.person for payload in payloads if isinstance(payload, UserChanged)]
-    people += [
-        payload.customer for payload in payloads if isinstance(payload, ConversationCreated) and payload.customer
-    ]
-
-    # Lock order: people, conversation states, notifications, emails; within a table by key.
-    updated = await update_people(
-        session, [*people, *(person for message in posted for person in (message.sender, message.customer))]
-    )
     conversation_ids = {event.conversation_id for event in posted} | {read.conversation_id for read in reads} | deleted
     conversation_ids |= {message.conversation_id for message in removed}
     conversation_ids |= {note.conversation_id for note in deleted_notes}
@@ -161,7 +178,6 @@ async def handle_payloads(
     changed |= {message.conversation_id for message in removed}
     await review_emails(session, changed, Audience.ADMIN, settings)
     await _conversations_deleted(session, deleted, small)
-    await _users_deleted(session, [person.id for person in updated if person.deleted], deletions)
 
 
 async def names_deleted(session: AsyncSession, event: dict[str, Any] | None) -> bool:
@@ -272,7 +288,7 @@ async def _conversations_deleted(session: AsyncSession, conversation_ids: Collec
 async def _users_deleted(session: AsyncSession, user_ids: Sequence[str], deletions: Mapping[str, datetime]) -> None:
     """Erase deleted users, and from `deletions` those who were restored since."""
     await forget_admins(session, set(user_ids))
-    for user_id in user_ids:
+    for user_id in await ids_of(session, user_ids) if user_ids else ():
         await _erase_user(session, user_id, None)
     for user_id in sorted(deletions.keys() - set(user_ids)):
         await _erase_user(session, user_id, deletions[user_id])

@@ -37,7 +37,8 @@ _UPDATE_PEOPLE = """
     where not exists (select from people where people.id = new.id and people.version >= new.version)
     order by new.id
     on conflict (id) do update set version = excluded.version, name = excluded.name, email = excluded.email,
-        locale = excluded.locale, zoneinfo = excluded.zoneinfo, role = excluded.role, deleted = excluded.deleted
+        locale = excluded.locale, zoneinfo = excluded.zoneinfo, role = excluded.role, deleted = excluded.deleted,
+        merged_into = case when excluded.deleted then people.merged_into end
     where people.version < excluded.version
     returning id
 """

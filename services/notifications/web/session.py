@@ -11,6 +11,7 @@ from services.notifications.models import Person
 from shared.app_state import app_state
 from shared.auth import SessionToken, authenticate_session_token, check_synced_role
 from shared.cookies import SAFE_METHODS, check_csrf, read_cookie
+from shared.principal import CallerMerged
 from shared.problems import Forbidden, Unauthenticated
 from shared.settings import Role
 
@@ -24,6 +25,8 @@ async def authenticate(request: Request, session: AsyncSession, role: Role) -> S
     if request.method not in SAFE_METHODS:
         check_csrf(request, (await request.form()).get("csrf_token"), token.csrf)
     person = await session.get(Person, token.principal.id)
+    if person is not None and person.merged_into is not None:
+        raise CallerMerged(token.principal.id, person.merged_into)
     if person is not None and person.deleted:
         raise Unauthenticated("This user was deleted.")
     check_synced_role(token.principal, person.role if person is not None else None)

@@ -92,6 +92,7 @@ GET    /api/v1/store/users/{user_id}/export                     401   403   403 
 GET    /api/v1/store/users/{user_id}/export?internal=true       401   403   403   403   503  401
 GET    /api/v1/store/erasures/{erasure_id}                      401   403   403   403   200  401
 DELETE /api/v1/store/users/{user_id}/sessions                   401   403   403   403   204  401
+POST   /api/v1/store/users/{user_id}/merge                      401   403   403   403   200  401 #merge
 PUT    /api/v1/store/orders/{order_id}                          401   403   403   403   200  401 #order
 DELETE /api/v1/store/orders/{order_id}                          401   403   403   403   204  401
 GET    /api/v1/store/connection                                 401   403   403   403   200  401
@@ -299,6 +300,7 @@ SENT: Mapping[str, Mapping[str, Any]] = {
     "selected": {"ids": ["{conversation_id}"], "do": "read", "as_of": "2100-01-01T00:00:00Z"},
     "canned_reply": {"shortcut": "hello", "title": "Hello", "body": "Hello {{customer.name}}"},
     "both": {"ids": ["{conversation_id}", "{others_conversation_id}"]},
+    "merge": {"into": "canary-ben"},
     "user": {"name": "Hello", "email": "hello@customer.test"},
     "order": {
         "user_id": "{user_id}",

@@ -142,6 +142,7 @@ async def test_conflicts_are_declared_where_they_happen(document: Any) -> None:
         "PUT /admin/canned-replies/{canned_reply_id}": {"shortcut-taken"},
         "PUT /store/orders/{order_id}": {"order-of-another-user"},
         "POST /store/webhooks": {"too-many-webhooks"},
+        "POST /store/users/{user_id}/merge": {"cannot-merge"},
         **{f"GET /attachments/{{attachment_id}}{path}": {"file-not-ready"} for path in ("", "/thumbnail", "/picture")},
     }
 

@@ -52,3 +52,28 @@ async def test_an_export_is_a_whole_file_or_none(
     away = await chats_people(databases, files_url, url, "export", "anna", "-o", str(path))
     assert "notifications service does not answer" in str(away.exception)
     assert files_in(tmp_path, "anna.zip") == []
+
+
+async def test_a_customer_is_merged_and_exported_under_both_ids(
+    databases: dict[str, str], notifications: SessionFactory, files_url: str, anna: Caller, ben: Caller, tmp_path: Path
+) -> None:
+    assert notifications
+    conversation = (await anna.open(body="Hello"))["id"]
+    await ben.open()
+    path = tmp_path / "anna.zip"
+    settings = ApiSettings(
+        notifications_database_url=databases["notifications"], auth_secret=[SECRET], feed_secret=FEED_SECRET
+    )
+    async with serving(create_app(settings)) as port:
+        url = f"http://127.0.0.1:{port}"
+        for _ in range(2):
+            done = await chats_people(databases, files_url, url, "merge", "anna", "ben")
+            assert (done.exit_code, done.stdout) == (0, "anna is ben now.\n")
+        refused = await chats_people(databases, files_url, url, "merge", "ben", "anna")
+        assert "They are one person already" in str(refused.exception)
+        done = await chats_people(databases, files_url, url, "export", "anna", "-o", str(path))
+        assert (done.exit_code, done.stderr) == (0, "")
+    archive = ZipFile(path)
+    everything = b"".join(map(archive.read, archive.namelist())).decode(errors="replace")
+    assert conversation in everything
+    assert '"ben"' in everything

@@ -12,7 +12,7 @@ NOT_IN_SCHEMA = re.compile(
       This\ cursor\ is\ invalid                          # it is opaque, and bound to its filters
     | This\ Idempotency-Key\ was\ already\ used          # with another request
     | The\ customer\ has\ no\ such\ order                 # the database knows
-    | There\ is\ no\ such\ (customer|admin)
+    | There\ is\ no\ such\ (customer|admin|user) | must\ be\ the\ id\ of\ another\ user
     | can\ have\ up\ to\ 20\ labels                     # together with those that it has
     | Send\ assigned\ or\ assignee_id                    # one of them
     | send\ at\ least\ one\ of\ status,                  # and it is not null

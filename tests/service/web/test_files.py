@@ -154,3 +154,17 @@ async def test_a_link_to_a_file_leads_to_the_sign_in(
     answer = await browser.get(f"/attachments/{file['id']}")
     assert answer.status_code == 303
     assert answer.headers["location"] == f"https://store.test/in?next=%2Fattachments%2F{file['id']}"
+
+
+@pytest.mark.parametrize("size", [10, 2 * 1024 * 1024])
+async def test_a_form_of_a_customer_who_was_merged_is_read_again_or_to_be_sent_again(
+    browser: Browser, anna: Caller, ben: Caller, shop: Caller, size: int
+) -> None:
+    path = f"{ROOT}{(await anna.open())['id']}/"
+    await ben.open()
+    await browser.sign_in()
+    page = Page(await browser.get(path))
+    await shop.call("POST", "/users/anna/merge", {"into": "ben"})
+    first, second = [await send(browser, page, path, ("a.txt", b"x" * size)) for _ in range(2)]
+    assert (first.status_code, second.status_code) == (303 if size == 10 else 503, 303)
+    assert (await ben.peek(path.split("/")[-2]))["message_count"] == 1

@@ -1,0 +1,90 @@
+"""Ids that the store has merged into others: whose they are, and the move of their conversations.
+
+They move in batches, each a transaction that locks them without the users, as posts do. If the process of the merger
+dies, the jobs move the rest.
+"""
+
+from typing import Final
+
+from sqlalchemy import func, select, text
+from sqlalchemy.ext.asyncio import AsyncSession
+
+from services.conversations.event_log.append import append_event
+from services.conversations.models import User
+from services.conversations.rules import Side
+from shared.database import SessionFactory, request_transaction
+from shared.events import EventType, UserChanged
+from shared.people import Person
+
+BATCH: Final = 500  # conversations moved in one transaction
+
+
+async def person_of(session: AsyncSession, user_id: str) -> str:
+    """Return whose id this is: the id of the person, which is this one unless it was merged."""
+    return await session.scalar(select(User.merged_into).where(User.id == user_id)) or user_id
+
+
+async def ids_of(session: AsyncSession, user_id: str) -> list[str]:
+    """Return all ids of the person to whom this id belongs, their own one first."""
+    person_id = await person_of(session, user_id)
+    return [person_id, *await session.scalars(select(User.id).where(User.merged_into == person_id).order_by(User.id))]
+
+
+async def move_batch(session: AsyncSession, old_id: str, *, size: int = BATCH) -> bool:
+    """Move the next conversations of a merged id to the person; return whether there may be more.
+
+    The last batch sets `merged_at`, and logs that the person's clients have to reload.
+    """
+    person_id = await person_of(session, old_id)
+    # In this order, because a merger of the person locks the same rows.
+    both = select(User).where(User.id.in_([old_id, person_id])).order_by(User.id)
+    rows = await session.scalars(both.with_for_update(key_share=True).execution_options(populate_existing=True))
+    old = next(user for user in rows if user.id == old_id)
+    if old.merged_into is None or old.merged_at is not None:
+        return False
+    if old.merged_into != person_id:
+        return True
+    moved = (await session.scalars(_MOVE_CONVERSATIONS, {"old": old_id, "new": person_id, "size": size})).all()
+    if len(moved) == size:
+        return True
+    old.merged_at = (await session.execute(select(func.clock_timestamp()))).scalar_one()
+    await session.flush()
+    await log_merge(session, old, person_id)
+    return False
+
+
+async def finish_merges(sessions: SessionFactory) -> int:
+    """Move all that is left of merged ids, each batch in its own transaction; return the number of batches."""
+    batches = 0
+    async with request_transaction(sessions) as session:
+        unfinished = (await session.scalars(_UNFINISHED)).all()
+    for old_id in unfinished:
+        more = True
+        while more:
+            async with request_transaction(sessions) as session:
+                more = await move_batch(session, old_id)
+            batches += 1
+    return batches
+
+
+async def log_merge(session: AsyncSession, old: User, user_id: str) -> None:
+    """Log a merger, for the clients of one of the two ids. Without the person's data: it may be handled late."""
+    assert old.merged_into is not None  # noqa: S101 - for types
+    alias = Person(id=old.id, version=old.version, deleted=True, role=old.synced_role, merged_into=old.merged_into)
+    await append_event(session, EventType.USER_MERGED, UserChanged(person=alias), user_id=user_id)
+
+
+# No message under the old id can come any more: the first transaction waited for those who wrote.
+_MOVE_CONVERSATIONS = text(f"""
+    with theirs as materialized (
+        select id from conversations where user_id = :old order by id limit :size for no key update
+    ),
+    said as (
+        update messages set sender_id = :new
+        where conversation_id = any(array(select id from theirs)) and sender_id = :old
+            and sender_role = '{Side.CUSTOMER}'
+    )
+    update conversations set user_id = :new where id = any(array(select id from theirs)) returning id
+""")  # noqa: S608 - built from constants
+
+_UNFINISHED = text("select id from users where merged_into is not null and merged_at is null order by id limit 100")
