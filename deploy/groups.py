@@ -14,7 +14,7 @@ emails.add_typer(suppressed, name="suppressed")
 events = typer.Typer(no_args_is_help=True, help="Inspect the event log; retry or discard parked events.")
 files = typer.Typer(no_args_is_help=True, help="Check the file store.")
 inbound = typer.Typer()
-people = typer.Typer(no_args_is_help=True, help="Export a person's data; merge customers.")
+people = typer.Typer(no_args_is_help=True, help="Export and erase a person's data; merge customers.")
 webhooks = typer.Typer(no_args_is_help=True, help="List webhooks and their deliveries; send one again.")
 
 _Webhook = Annotated[str, typer.Argument(help="Id of the webhook.")]
@@ -118,6 +118,20 @@ def export_person_data(
     from deploy.people import export_person
 
     export_person(user_id, output, internal=internal)
+
+
+@people.command("erase")
+def erase_person_data(
+    user_id: Annotated[str, typer.Argument(help="The person's id in the store.")],
+    *,
+    content: Annotated[bool, typer.Option("--content", help="Also delete a customer's conversations.")] = False,
+    dry_run: Annotated[bool, typer.Option("--dry-run", help="Only show what would be erased.")] = False,
+    yes: Annotated[bool, typer.Option("--yes", help="Do not ask.")] = False,
+) -> None:
+    """Show what there is of a person, ask, and erase it, like DELETE /api/v1/store/users/{id}."""
+    from deploy.people import erase_person
+
+    erase_person(user_id, content=content, dry_run=dry_run, confirmed=yes)
 
 
 @inbound.command("list")

@@ -3,15 +3,17 @@
 import os
 import stat
 from contextlib import suppress
+from dataclasses import asdict
 from pathlib import Path
 from typing import BinaryIO
 
 import typer
 
-from deploy.operations import run_on
+from deploy.operations import run_on, run_once
 from services.conversations.attachments.file_store import FileStoreError, open_files
 from services.conversations.audit.recording import Act, record
 from services.conversations.identity.merging import merge_users
+from services.conversations.privacy.erasing import HeldCounts, erase_user, preview_erasure
 from services.conversations.privacy.export import Sources, prepare_export
 from services.conversations.privacy.queries import Interrupted
 from services.conversations.rules import ActorRole, AuditAction
@@ -69,6 +71,26 @@ def merge(old_id: str, into_id: str) -> None:
     url = read_settings(StoreSettings).conversations_database_url
     person_id = run_on(url, lambda sessions: merge_users(sessions, old_id, into_id, actor_id=OPERATOR))
     typer.echo(printable(f"{old_id} is {person_id} now."))
+
+
+def erase_person(user_id: str, *, content: bool, dry_run: bool, confirmed: bool) -> None:
+    """Print what a deletion erases and keeps; then, if it is confirmed, erase it and print the receipt."""
+    url = read_settings(StoreSettings).conversations_database_url
+    preview = run_once(url, lambda session: preview_erasure(session, user_id, content=content))
+    typer.echo(f"Erases: {_described(preview.erased)}\nKeeps:  {_described(preview.kept)}")
+    if dry_run:
+        return
+    if not confirmed:
+        typer.confirm(printable(f"Erase {user_id} for good?"), abort=True)
+    receipt = run_on(url, lambda sessions: erase_user(sessions, user_id, content=content, asked_by=OPERATOR))
+    if receipt is not None:
+        state = "Erased" if receipt.finished_at else "Hidden; `chats jobs` erases the rest"
+        typer.echo(f"{state}. Receipt: {receipt.id}")
+
+
+def _described(counts: HeldCounts) -> str:
+    parts = [f"{count:,} {kind.replace('_', ' ')}" for kind, count in asdict(counts).items() if count]
+    return ", ".join(parts) or "nothing"
 
 
 def _create(path: Path) -> BinaryIO:

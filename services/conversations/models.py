@@ -479,6 +479,9 @@ class Erasure(Base):
     seq: Mapped[int] = mapped_column(BigInteger, server_default="0")
     position: Mapped[int] = mapped_column(BigInteger, server_default="0")
     erased: Mapped[int] = mapped_column(BigInteger, server_default="0")  # rows
+    # Of a user: what there was to erase, by kind, and who asked for it.
+    counts: Mapped[dict[str, int] | None] = mapped_column(JSONB(none_as_null=True))
+    asked_by: Mapped[str | None]
     asked_at: Mapped[datetime] = mapped_column(server_default=func.clock_timestamp())
     advanced_at: Mapped[datetime] = mapped_column(server_default=func.clock_timestamp())
     finished_at: Mapped[datetime | None]

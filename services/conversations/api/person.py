@@ -1,4 +1,4 @@
-"""Routes for the store's backend about a person's data: the export of all of it."""
+"""Routes for the store's backend about a person's data: the export of all of it, and what a deletion would erase."""
 
 import asyncio
 from collections.abc import Awaitable, Callable, Mapping
@@ -11,14 +11,16 @@ from starlette.types import Receive, Scope, Send
 from services.conversations.api.dependencies import PathId
 from services.conversations.api.state import api_state
 from services.conversations.api.store import Store
+from services.conversations.api.store_responses import ErasurePreviewOut
 from services.conversations.attachments.names import content_disposition
 from services.conversations.audit.recording import Act, record
 from services.conversations.privacy.archive import Write
+from services.conversations.privacy.erasing import preview_erasure
 from services.conversations.privacy.export import Sources, prepare_export
 from services.conversations.privacy.notifications import NotificationsUnavailable
 from services.conversations.rules import ActorRole, AuditAction
 from shared.database import request_transaction
-from shared.dependencies import require
+from shared.dependencies import DbSession, require
 from shared.http import ApiRouter
 from shared.problems import Forbidden, Invalid, NotFound, Unauthenticated, Unavailable, problem_responses
 from shared.settings import Role
@@ -29,7 +31,7 @@ router = ApiRouter(
     prefix="/api/v1/store",
     tags=["Users and orders"],
     dependencies=[Depends(require(Role.STORE))],
-    responses=problem_responses(Unauthenticated, Forbidden, Invalid, Unavailable, NotificationsUnavailable),
+    responses=problem_responses(Unauthenticated, Forbidden, Invalid, Unavailable),
 )
 
 _ARCHIVE: dict[int | str, dict[str, Any]] = {
@@ -46,7 +48,7 @@ log = structlog.get_logger()
     "/users/{user_id}/export",
     summary="Export a person's data",
     response_class=Response,
-    responses={**problem_responses(NotFound), **_ARCHIVE},
+    responses={**problem_responses(NotFound, Unavailable, NotificationsUnavailable), **_ARCHIVE},
 )
 async def export_user(
     user_id: PathId,
@@ -76,6 +78,22 @@ async def export_user(
         )
         await record(session, act)
     return _Streamed(export.write, headers)
+
+
+@router.get(
+    "/users/{user_id}/erasure-preview", summary="Preview a user's erasure", responses=problem_responses(NotFound)
+)
+async def preview_user_erasure(
+    user_id: PathId,
+    session: DbSession,
+    content: Annotated[bool, Query(description="As in the deletion: with a customer's conversations.")] = False,
+) -> ErasurePreviewOut:
+    """Return what deleting a user would erase, and what it would keep. It changes nothing.
+
+    The notifications service follows: it erases address and unsent emails, and what it has of deleted conversations.
+    """
+    preview = await preview_erasure(session, user_id, content=content)
+    return ErasurePreviewOut(user_id, content, preview.erased, preview.kept)
 
 
 class _Streamed(Response):

@@ -21,11 +21,11 @@ from services.conversations.catalog import orders, sync
 from services.conversations.catalog.ndjson_import import import_lines
 from services.conversations.catalog.schemas import Checked, OrderLine, PutOrder, PutUser, UserLine
 from services.conversations.errors import CannotMerge, OrderOfAnotherUser
-from services.conversations.identity import erasure, merging, sessions
+from services.conversations.identity import merging, sessions
 from services.conversations.messaging import erasure_batches
-from services.conversations.messaging.merged_ids import finish_merges, person_of
+from services.conversations.messaging.merged_ids import person_of
+from services.conversations.privacy.erasing import erase_user
 from services.conversations.rules import ActorRole, AuditAction
-from shared.database import request_transaction
 from shared.dependencies import DbSession, require
 from shared.http import ApiRouter
 from shared.json_schema import schema_of
@@ -95,27 +95,16 @@ async def delete_user(
     """Erase a user's name, address and unsent emails, and reject their tokens and sessions. Conversations are kept.
 
     With `content=true` a customer's conversations are deleted too. What a user wrote as an admin is kept, shown under
-    the store's name. Returns 204 if everything is erased, 202 if the rest is erased in the background.
+    the store's name. Returns 204 if everything is erased, 202 if the rest is erased in the background; `Location` has
+    the receipt.
     """
-    session_factory = api_state(request).sessions
-    await finish_merges(session_factory)  # else what has not moved yet would be kept
-    # Each step commits: the user is rejected before their conversations are locked, and if this process dies in
-    # between, the jobs complete the erasure.
-    async with request_transaction(session_factory) as session:
-        erasure_id = await erasure.delete_user(session, user_id, content=content)
-        await _record(session, AuditAction.USER_DELETED, caller, user_id, {"content": content})
-    if erasure_id is None:
+    receipt = await erase_user(api_state(request).sessions, user_id, content=content, asked_by=caller.id)
+    if receipt is None:
         return Response(status_code=204)
-    more = True
-    while more:
-        async with request_transaction(session_factory) as session:
-            more = await erasure_batches.hide_conversations(session, erasure_id)
-    async with request_transaction(session_factory) as session:
-        await erasure_batches.erase_batch(session, erasure_id)
-        progress = ErasureOut.of(await erasure_batches.read_progress(session, erasure_id))
+    progress = ErasureOut.of(receipt)
+    headers = {"Location": f"{_PREFIX}/erasures/{receipt.id}"}
     if progress.state == "done":
-        return Response(status_code=204)
-    headers = {"Location": f"{_PREFIX}/erasures/{erasure_id}"}
+        return Response(status_code=204, headers=headers)
     return JSONResponse(TypeAdapter(ErasureOut).dump_python(progress, mode="json"), 202, headers)
 
 
@@ -123,7 +112,10 @@ async def delete_user(
 async def get_erasure(
     erasure_id: Annotated[UUID, Path(description="The id in the deletion's response.")], session: DbSession
 ) -> ErasureOut:
-    """Return the progress of a user's erasure. It is available for as long as the event log is kept."""
+    """Return the progress of a user's erasure, and its receipt once it is done: who asked for it, when, and how much.
+
+    It is kept for as long as the audit, and holds no text, name or address.
+    """
     return ErasureOut.of(await erasure_batches.read_progress(session, erasure_id))
 
 

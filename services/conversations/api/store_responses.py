@@ -8,6 +8,7 @@ from uuid import UUID
 from pydantic import BaseModel
 
 from services.conversations.messaging.erasure_batches import Progress
+from services.conversations.privacy.erasing import HeldCounts
 from shared.problems import FieldError
 
 
@@ -40,7 +41,10 @@ class LineOut:
 
 @dataclass(slots=True)
 class ErasureOut:
-    """The progress of a user's erasure. `erased` counts rows."""
+    """A user's erasure, and its receipt. `erased` counts rows, also of copies, so far.
+
+    `counts` is what there was to erase when `asked_by` asked; both are null for erasures of earlier versions.
+    """
 
     id: UUID
     user_id: str
@@ -49,11 +53,26 @@ class ErasureOut:
     erased: int
     asked_at: datetime
     finished_at: datetime | None
+    asked_by: str | None
+    counts: HeldCounts | None
 
     @classmethod
     def of(cls, progress: Progress) -> Self:
         """Convert an erasure's progress."""
-        return cls(state="done" if progress.finished_at else "running", **asdict(progress))
+        fields = asdict(progress)
+        counts = fields.pop("counts")
+        state: Literal["running", "done"] = "done" if progress.finished_at else "running"
+        return cls(state=state, counts=counts and HeldCounts(**counts), **fields)
+
+
+@dataclass(slots=True)
+class ErasurePreviewOut:
+    """What a deletion would erase of a user, and what it would keep."""
+
+    user_id: str
+    content: bool
+    erased: HeldCounts
+    kept: HeldCounts
 
 
 @dataclass(slots=True)

@@ -17,7 +17,7 @@ from sqlalchemy.ext.asyncio import AsyncSession
 
 from services.conversations.event_log.append import erase_conversations
 from services.conversations.models import Attachment, ConversationEntry, Erasure, Message
-from services.conversations.settings import StoreSettings
+from services.conversations.settings import JobsSettings
 from shared.database import SessionFactory, fetch_alone, transaction
 from shared.database_errors import is_outage
 from shared.events import EventType
@@ -33,7 +33,10 @@ log = structlog.get_logger()
 
 @dataclass(frozen=True, slots=True)
 class Progress:
-    """The progress of a user's erasure; `erased` counts rows, including those of conversations erased with the user."""
+    """The progress of a user's erasure; `erased` counts rows, including those of conversations erased with the user.
+
+    `counts` is what there was to erase, by kind, when `asked_by` asked for it.
+    """
 
     id: UUID
     user_id: str
@@ -41,6 +44,8 @@ class Progress:
     erased: int
     asked_at: datetime
     finished_at: datetime | None
+    asked_by: str | None
+    counts: dict[str, int] | None
 
 
 @dataclass(frozen=True, slots=True)
@@ -148,6 +153,9 @@ async def erase_batch(session: AsyncSession, erasure_id: UUID, *, size: int = BA
     erasure.advanced_at = func.clock_timestamp()
     if done:
         erasure.finished_at = func.clock_timestamp()
+        if erasure.conversation_id is None:  # its parts are purged before its receipt
+            await session.flush()
+            erasure.erased += await session.scalar(_COUNT_PARTS, {"id": erasure.id}) or 0
     await session.flush()
     return rows
 
@@ -182,9 +190,10 @@ async def read_state(session: AsyncSession) -> State:
     return State(*(await session.execute(_STATE)).one())
 
 
-async def purge_erasures(session: AsyncSession, settings: StoreSettings, *, size: int) -> int:
-    """Delete erasures that finished before the retention period; return how many."""
-    return len((await session.execute(_PURGE, {"size": size, "retention": settings.retention_days})).all())
+async def purge_erasures(session: AsyncSession, settings: JobsSettings, *, size: int) -> int:
+    """Delete erasures that finished before the retention period; return how many. Users' are receipts, kept longer."""
+    values = {"size": size, "retention": settings.retention_days, "receipts": settings.audit_days}
+    return len((await session.execute(_PURGE, values)).all())
 
 
 async def _erase_conversation(session: AsyncSession, erasure: Erasure, size: int) -> tuple[int, bool]:
@@ -366,10 +375,15 @@ _IS_PART = """
     asked.content and part.user_id = asked.user_id and part.conversation_id is not null
         and part.asked_at >= asked.asked_at
 """
+_COUNT_PARTS = text(f"""
+    select coalesce(sum(part.erased), 0)::bigint from erasures as asked join erasures as part on {_IS_PART}
+    where asked.id = :id
+""")  # noqa: S608 - built from constants
 _PROGRESS = text(f"""
     select id, user_id, content, erased + (
-        select coalesce(sum(part.erased), 0)::bigint from erasures as part where {_IS_PART}
-    ), asked_at, finished_at
+        select coalesce(sum(part.erased), 0)::bigint from erasures as part
+        where {_IS_PART} and asked.finished_at is null
+    ), asked_at, finished_at, asked_by, counts
     from erasures as asked where id = :id and conversation_id is null
 """)  # noqa: S608 - built from constants
 
@@ -388,7 +402,10 @@ _STATE = text(f"""
 _PURGE = text("""
     delete from erasures where id in (
         select id from erasures
-        where finished_at < clock_timestamp() - make_interval(secs => cast(:retention as float8) * 86400)
+        where finished_at < clock_timestamp() - make_interval(secs => 86400 * case
+            when conversation_id is null then greatest(cast(:retention as float8), cast(:receipts as float8))
+            else cast(:retention as float8)
+        end)
         order by id limit :size
     )
     returning id

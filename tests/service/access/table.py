@@ -90,6 +90,8 @@ PUT    /api/v1/store/users/{user_id}                            401   403   403 
 DELETE /api/v1/store/users/{user_id}                            401   403   403   403   204  401
 GET    /api/v1/store/users/{user_id}/export                     401   403   403   403   503  401
 GET    /api/v1/store/users/{user_id}/export?internal=true       401   403   403   403   503  401
+GET    /api/v1/store/users/{user_id}/erasure-preview            401   403   403   403   200  401
+GET    /api/v1/store/users/{user_id}/erasure-preview?content=true 401 403   403   403   200  401
 GET    /api/v1/store/erasures/{erasure_id}                      401   403   403   403   200  401
 DELETE /api/v1/store/users/{user_id}/sessions                   401   403   403   403   204  401
 POST   /api/v1/store/users/{user_id}/merge                      401   403   403   403   200  401 #merge

@@ -25,7 +25,6 @@ from deploy.api_reference import EXAMPLES
 from services.conversations.app import create_app as create_conversations_app
 from services.conversations.attachments.picture_process import PictureProcess
 from services.conversations.attachments.thumbnails import make_next_thumbnail
-from services.conversations.messaging import erasure_batches
 from services.conversations.reports.facts import count_round
 from services.conversations.search.indexer import index_round
 from services.conversations.settings import ApiSettings as ConversationsSettings
@@ -492,15 +491,14 @@ async def delete(product: Product, conversation: str) -> None:
     await record.json("delete_conversation", admin, conversation_id=conversation)
     await record.json("delete_order", store, order_id="A-1007")
     await record.json("create_conversation", product.customer, {"subject": "Thank you"})
-    async with transaction(product.conversations) as session:  # as of a customer who wrote very much
-        erasure = await erasure_batches.begin_erasure(session, "C-42", content=False, event_id=None)
-    await record.json("get_erasure", store, erasure_id=erasure)
     await record.refused("notifications-unavailable", "export_user", store, user_id="C-43")
     product.app.state.notifications = product.following.feed
     await record.call("export_user", store, query={"internal": "true"}, user_id="C-42")
     await record.json("merge_user", store, {"into": "C-44"}, user_id="guest-7")
     await record.refused("cannot-merge", "merge_user", store, {"into": "guest-7"}, user_id="C-44")
-    await record.json("delete_user", store, user_id="C-44")
+    await record.json("preview_user_erasure", store, query={"content": "true"}, user_id="C-44")
+    deleted = await record.call("delete_user", store, user_id="C-44")
+    await record.json("get_erasure", store, erasure_id=deleted.headers["location"].rpartition("/")[2])
     await record.refused("not-found", "get_erasure", store, erasure_id=UNKNOWN_ID)
 
 

@@ -77,3 +77,16 @@ async def test_a_customer_is_merged_and_exported_under_both_ids(
     everything = b"".join(map(archive.read, archive.namelist())).decode(errors="replace")
     assert conversation in everything
     assert '"ben"' in everything
+
+
+async def test_erasing_shows_what_there_is_and_asks(databases: dict[str, str], anna: Caller, files_url: str) -> None:
+    await anna.open(body="Hello")
+    said = "Erases: 2 profile fields, 1 conversations, 1 messages\nKeeps:  nothing\n"
+    preview = await chats_people(databases, files_url, "", "erase", "anna", "--content", "--dry-run")
+    assert (preview.exit_code, preview.stdout) == (0, said)
+    asked = await chats_people(databases, files_url, "", "erase", "anna", "--content")
+    assert asked.exit_code == 1  # nobody answered
+    assert len((await anna.get("/conversations"))["items"]) == 1
+    done = await chats_people(databases, files_url, "", "erase", "anna", "--content", "--yes")
+    assert done.stdout.startswith(f"{said}Erased. Receipt: ")
+    assert (await anna.call("GET", "/conversations")).status_code == 401

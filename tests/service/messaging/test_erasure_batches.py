@@ -13,13 +13,14 @@ from services.conversations.event_log.snapshot import read_snapshot
 from services.conversations.identity.erasure import delete_user
 from services.conversations.messaging import erasure_batches
 from services.conversations.models import Erasure, Message
+from services.conversations.settings import JobsSettings
 from shared.database import SessionFactory, transaction
 from shared.events import Kind
 from tests.service.conftest import As
-from tests.service.event_log.test_retention import LOG_SETTINGS
 from tests.service.helpers.callers import Caller, logged, problem
 from tests.service.messaging.test_deleting import everything, open_and_set, waiting_for_a_lock
 
+JOBS = JobsSettings(conversations_database_url="postgresql://unused")
 MANY = 1200  # more than one transaction erases
 STATUS_ENTRY = 1  # a conversation's entry in the timeline, of its closing
 
@@ -335,7 +336,12 @@ async def test_only_the_store_can_read_erasures_and_finished_ones_are_purged(
     await erase(conversations)
     async with transaction(conversations) as session:
         await session.execute(text("update erasures set finished_at = finished_at - interval '31 days'"))
-        assert await erasure_batches.purge_erasures(session, LOG_SETTINGS, size=10) == 2
+        assert await erasure_batches.purge_erasures(session, JOBS, size=10) == 1
+    receipt = await shop.get(f"/erasures/{erasure_id}")
+    assert (receipt["state"], receipt["asked_by"], receipt["counts"]["profile_fields"]) == ("done", "shop", 2)
+    async with transaction(conversations) as session:
+        await session.execute(text("update erasures set finished_at = finished_at - interval '366 days'"))
+        assert await erasure_batches.purge_erasures(session, JOBS, size=10) == 1
     assert problem(await shop.call("GET", f"/erasures/{erasure_id}")) == (404, "not-found")
 
 

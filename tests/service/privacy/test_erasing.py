@@ -1,0 +1,73 @@
+"""The erasure of a person on request: its preview and its receipt."""
+
+import pytest
+from sqlalchemy import text
+
+from services.conversations.privacy.erasing import HeldCounts
+from shared.database import SessionFactory
+from tests.service.helpers.callers import ORDER, Caller, problem
+
+NOTHING = dict.fromkeys(HeldCounts.__dataclass_fields__, 0)
+
+
+@pytest.fixture
+async def _anna(shop: Caller, anna: Caller, sam: Caller) -> None:
+    """A customer of whom there is something of each kind."""
+    await shop.call("PUT", "/users/anna", {"name": "Anna", "email": "anna@customer.test"})
+    await shop.call("PUT", "/orders/A-1", ORDER)
+    sent, _ = [(await anna.upload(b"x", "x.txt"))["id"] for _ in range(2)]
+    conversation = (await anna.open(body="Hello"))["id"]
+    await anna.post(conversation, "", attachments=[sent])
+    await sam.call("POST", f"/conversations/{conversation}/notes", {"body": "A note"})
+
+
+@pytest.mark.usefixtures("_anna")
+async def test_a_preview_counts_what_is_erased_and_kept_and_changes_nothing(shop: Caller) -> None:
+    own = {"profile_fields": 2, "unsent_files": 1}
+    said = {"conversations": 1, "messages": 2, "files": 1, "entries": 1}
+    preview = await shop.get("/users/anna/erasure-preview")
+    assert preview["erased"] == NOTHING | own
+    assert preview["kept"] == NOTHING | said | {"orders": 1}
+    for _ in range(2):
+        preview = await shop.get("/users/anna/erasure-preview", content="true")
+        assert preview["erased"] == NOTHING | own | said
+        assert preview["kept"] == NOTHING | {"orders": 1}
+    assert problem(await shop.call("GET", "/users/nobody/erasure-preview")) == (404, "not-found")
+
+
+@pytest.mark.usefixtures("_anna")
+async def test_a_deletion_has_a_receipt_without_text(shop: Caller, conversations: SessionFactory) -> None:
+    preview = await shop.get("/users/anna/erasure-preview", content="true")
+    answer = await shop.call("DELETE", "/users/anna?content=true")
+    assert answer.status_code == 204
+    path = answer.headers["location"].removeprefix("/api/v1/store")
+    receipt = await shop.get(path)
+    assert receipt["counts"] == preview["erased"]
+    assert (receipt["user_id"], receipt["content"], receipt["asked_by"], receipt["state"]) == (
+        "anna",
+        True,
+        "shop",
+        "done",
+    )
+    assert receipt["finished_at"] >= receipt["asked_at"]
+    again = await shop.call("DELETE", "/users/anna?content=true")
+    assert (again.status_code, again.headers["location"]) == (204, answer.headers["location"])
+    assert await shop.get(path) == receipt
+    async with conversations() as session:
+        rows = "\n".join(await session.scalars(text("select t::text from erasures as t")))
+    assert "Anna" not in rows
+    assert "customer.test" not in rows
+
+
+@pytest.mark.usefixtures("_anna")
+async def test_the_content_that_was_kept_has_a_receipt_of_its_own(shop: Caller) -> None:
+    first = await shop.call("DELETE", "/users/anna")
+    second = await shop.call("DELETE", "/users/anna?content=true")
+    assert first.headers["location"] != second.headers["location"]
+    receipt = await shop.get(second.headers["location"].removeprefix("/api/v1/store"))
+    assert receipt["counts"] == NOTHING | {"conversations": 1, "messages": 2, "files": 1, "entries": 1}
+
+
+async def test_a_user_who_was_never_known_has_no_receipt(shop: Caller) -> None:
+    answer = await shop.call("DELETE", "/users/never")
+    assert (answer.status_code, "location" in answer.headers) == (204, False)
