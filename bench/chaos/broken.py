@@ -97,7 +97,7 @@ def one_webhook_attempt() -> None:
     from services.conversations.webhooks import results
 
     row = results._row  # noqa: SLF001 - the flaw
-    results._row = lambda result, schedule: row(result, schedule[:1])  # noqa: SLF001
+    results._row = lambda result, schedule: row(result, schedule[:1])  # noqa: SLF001 - the flaw
 
 
 FLAWS: dict[str, Callable[[], None]] = {
