@@ -120,7 +120,7 @@ def relay(host: Host = "127.0.0.1", port: int = _port(8003)) -> None:
 
 @app.command()
 def jobs(host: Host = "127.0.0.1", port: int = _port(8007)) -> None:
-    """Run the jobs of the conversations service: indexing, erasing, files, purging, resolving."""
+    """Run the jobs of the conversations service: indexing, counting, erasing, purging, files, webhooks."""
     from services.conversations.jobs import run_jobs
     from services.conversations.settings import JobsSettings
     from shared.processes import run_until_signal
@@ -341,7 +341,7 @@ def status() -> None:
 
 @app.command()
 def doctor(
-    areas: Annotated[list[Area] | None, typer.Argument(help="What to check. Default: everything.")] = None,
+    areas: Annotated[list[Area] | None, typer.Argument(help="What to check. Default: all but embed.")] = None,
     *,
     as_json: Annotated[bool, typer.Option("--json", help="Print JSON.")] = False,
     token: Annotated[

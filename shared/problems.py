@@ -91,7 +91,7 @@ class Forbidden(Problem):
     status = HTTPStatus.FORBIDDEN
     code = "forbidden"
     title = "Forbidden"
-    remedy = "Call with a token of the role that the call names."
+    remedy = "Call with a token of the role, and with the permission, that the call names."
 
 
 class MissingPermission(Forbidden):

@@ -69,12 +69,12 @@ class TooManyWebhooks(Problem):
 
 
 class CannotMerge(Problem):
-    """One of the two users is an admin, was deleted, or belongs to somebody else; or they are one person already."""
+    """One is an admin or was deleted, the old id was merged into another customer, or `into` was merged into it."""
 
     status = HTTPStatus.CONFLICT
     code = "cannot-merge"
     title = "These users cannot be merged"
-    remedy = "Merge present customers only, and each id once. The detail says which of the two is in the way."
+    remedy = "Merge each id once, and only customers who were not deleted. `detail` says what is in the way."
 
 
 class LabelTaken(Problem):

@@ -14,8 +14,9 @@ _PARTS: Final = {
     "Live events": "One stream of server-sent events replaces polling. A browser's `EventSource` sends no token: use"
     " `fetch`, or a library for server-sent events that can send headers.",
     "Reports and audit": "How much was asked and how fast it was answered; and who did what.",
-    "Users and orders": "What the store's backend sends: its users and orders. Every call is safe to repeat. With"
-    " `updated_at`, an older state never overwrites a newer one. An unknown field is ignored with a warning.",
+    "Users and orders": "What the store's backend does with its users and orders: send, merge, export and erase them."
+    " Every call is safe to repeat. With `updated_at`, an older state never overwrites a newer one. An unknown field is"
+    " ignored with a warning.",
     "Sign-in": "How a browser gets a session for the pages, from a token of the store.",
     "Webhooks": "Requests to the store's backend when something happens, signed by the"
     " [Standard Webhooks](https://www.standardwebhooks.com) specification. `docs/webhooks.md` says how to verify them,"
