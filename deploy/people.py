@@ -13,6 +13,7 @@ from deploy.operations import run_on, run_once
 from services.conversations.attachments.file_store import FileStoreError, open_files
 from services.conversations.audit.recording import Act, record
 from services.conversations.identity.merging import merge_users
+from services.conversations.messaging.merged_ids import finish_merges
 from services.conversations.privacy.erasing import HeldCounts, erase_user, preview_erasure
 from services.conversations.privacy.export import Sources, prepare_export
 from services.conversations.privacy.queries import Interrupted
@@ -36,6 +37,7 @@ def export_person(user_id: str, output: Path | None, *, internal: bool) -> None:
 
     async def work(sessions: SessionFactory) -> None:
         async with create_feed(settings.notifications_url, secret) as notifications:
+            await finish_merges(sessions, user_id)
             acquire = connection_provider(sessions.kw["bind"])
             sources = Sources(acquire, open_files(settings), notifications, settings)
             export = await prepare_export(sources, user_id, internal=internal)
@@ -76,6 +78,7 @@ def merge(old_id: str, into_id: str) -> None:
 def erase_person(user_id: str, *, content: bool, dry_run: bool, confirmed: bool) -> None:
     """Print what a deletion erases and keeps; then, if it is confirmed, erase it and print the receipt."""
     url = read_settings(StoreSettings).conversations_database_url
+    run_on(url, lambda sessions: finish_merges(sessions, user_id))
     preview = run_once(url, lambda session: preview_erasure(session, user_id, content=content))
     typer.echo(f"Erases: {_described(preview.erased)}\nKeeps:  {_described(preview.kept)}")
     if dry_run:

@@ -19,7 +19,7 @@ if TYPE_CHECKING:  # this module uses Aliases
     from shared.app_state import AppState
     from shared.database import SessionFactory
 
-    Settle = Callable[[SessionFactory], Awaitable[Any]]
+    Settle = Callable[[SessionFactory, str], Awaitable[Any]]
 
 REMEMBERED: Final = 60.0  # seconds; a database that was restored may not have the merger
 MAX_REPLAYED: Final = 1024 * 1024  # bytes of a body that can be read a second time
@@ -57,7 +57,7 @@ class Aliases:
 class ActAsPerson:
     """ASGI middleware that handles a request again if its caller's id turns out to be merged.
 
-    Before that, `settle` completes a merger that is not complete, so that the caller misses nothing.
+    Before that, `settle` completes the mergers of that person, so that the caller misses nothing.
     """
 
     def __init__(self, app: ASGIApp, state: "AppState", settle: "Settle | None" = None) -> None:
@@ -75,7 +75,7 @@ class ActAsPerson:
             await self.app(scope, receive if body is None else body.receive, send)
         except CallerMerged as merged:
             if self._settle is not None:
-                await self._settle(self._state.sessions)
+                await self._settle(self._state.sessions, merged.person_id)
             self._state.aliases.learn(merged)
         else:
             return

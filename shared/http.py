@@ -188,7 +188,7 @@ def create_api(
     streamed: Collection[str] = (),
     file_forms: FileForms | None = None,
     render_error: problem_handlers.RenderError | None = None,
-    settle_mergers: Callable[[SessionFactory], Coroutine[Any, Any, Any]] | None = None,
+    settle_mergers: Callable[[SessionFactory, str], Coroutine[Any, Any, Any]] | None = None,
     **about: Any,
 ) -> FastAPI:
     """Build the application of the service in a folder, without routes. It starts before its database is reachable.

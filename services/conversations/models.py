@@ -95,6 +95,7 @@ class User(Base):
     __table_args__ = (
         CheckConstraint(f"role in ({_quoted(list(Side))})", name="role"),
         CheckConstraint("merged_into is null or deleted_at is not null", name="merged"),
+        Index("users_merging_idx", "id", postgresql_where=text("merged_into is not null and merged_at is null")),
         Index("users_merged_idx", "merged_into", postgresql_where=text("merged_into is not null")),
         Index(
             "users_search_form_idx",

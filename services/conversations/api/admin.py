@@ -47,7 +47,7 @@ from services.conversations.messaging import commands, counts, listing, queries
 from services.conversations.messaging.idempotency import IdempotencyKey
 from services.conversations.messaging.listing import Filters
 from services.conversations.messaging.posting import Post
-from services.conversations.messaging.queries import list_messages, load_conversation
+from services.conversations.messaging.queries import find_person_id, list_messages, load_conversation
 from services.conversations.rules import COUNT_LIMIT, Side
 from services.conversations.search.finding import find_conversations
 from services.conversations.search.query import parse
@@ -108,6 +108,8 @@ async def admin_list_conversations(
     """
     if assigned is not None and assignee_id is not None:
         raise Invalid("Send assigned or assignee_id, not both.", ("query", "assignee_id"))
+    if user_id is not None:
+        user_id = await find_person_id(reading, user_id)
     label_id = None
     if label is not None and (label_id := await find_label(reading, label)) is None:
         return Page(items=[], next_cursor=None)

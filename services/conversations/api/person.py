@@ -14,6 +14,7 @@ from services.conversations.api.store import Store
 from services.conversations.api.store_responses import ErasurePreviewOut
 from services.conversations.attachments.names import content_disposition
 from services.conversations.audit.recording import Act, record
+from services.conversations.messaging.merged_ids import finish_merges
 from services.conversations.privacy.archive import Write
 from services.conversations.privacy.erasing import preview_erasure
 from services.conversations.privacy.export import Sources, prepare_export
@@ -64,6 +65,7 @@ async def export_user(
     archive. Without the notifications service nothing is exported: 503.
     """
     state = api_state(request)
+    await finish_merges(state.sessions, user_id)  # else what has not moved yet would be missing
     sources = Sources(state.acquire, state.files, state.notifications, state.settings)
     export = await prepare_export(sources, user_id, internal=internal)
     headers = {
@@ -85,6 +87,7 @@ async def export_user(
 )
 async def preview_user_erasure(
     user_id: PathId,
+    request: Request,
     session: DbSession,
     content: Annotated[bool, Query(description="As in the deletion: with a customer's conversations.")] = False,
 ) -> ErasurePreviewOut:
@@ -92,6 +95,7 @@ async def preview_user_erasure(
 
     The notifications service follows: it erases address and unsent emails, and what it has of deleted conversations.
     """
+    await finish_merges(api_state(request).sessions, user_id)
     preview = await preview_erasure(session, user_id, content=content)
     return ErasurePreviewOut(user_id, content, preview.erased, preview.kept)
 

@@ -30,7 +30,7 @@ async def merge_users(sessions: SessionFactory, old_id: str, into_id: str, *, ac
             await record(
                 session, Act(AuditAction.USER_MERGED, actor_id, target_id=old_id, data=data, role=ActorRole.STORE)
             )
-    await finish_merges(sessions)
+    await finish_merges(sessions, person_id)
     return person_id
 
 

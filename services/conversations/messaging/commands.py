@@ -36,13 +36,14 @@ from services.conversations.messaging.create_keys import claim_key
 from services.conversations.messaging.entries import add_entry, lock_conversation
 from services.conversations.messaging.erasure_batches import erase_if_small
 from services.conversations.messaging.idempotency import IdempotencyKey
+from services.conversations.messaging.merged_ids import refused_caller
 from services.conversations.messaging.posting import Post, post_message
 from services.conversations.models import Conversation, LoggedEvent, Order, User
 from services.conversations.records import ConversationDetail
 from services.conversations.rules import DELETABLE, ActorRole, AuditAction, EntryKind, Side, Status, Via
 from shared.events import ConversationDeleted, EventType
 from shared.observability import current_origin
-from shared.problems import Invalid, NotFound, Unauthenticated
+from shared.problems import Invalid, NotFound
 
 _FLAGS = (Conversation.is_read_by_user, Conversation.is_read_by_admin)
 _NOBODY = literal([], ARRAY(Text))
@@ -327,7 +328,8 @@ async def _check_order(session: AsyncSession, order_id: str, user_id: str) -> No
 async def _open(session: AsyncSession, new: NewConversation, claimed_id: UUID | None) -> UUID:
     """Insert a conversation, with the claimed id or a new one, and its event; return its id.
 
-    Raises `Unauthenticated` if the opening user has just been deleted, `Invalid` if the admin's customer has.
+    Raises `Unauthenticated` if the opening user has just been deleted, `CallerMerged` if they have been merged, and
+    `Invalid` if the admin's customer has been deleted.
     """
     by_admin = new.side is Side.ADMIN
     values: dict[str, Any] = {"id": claimed_id, "user_id": new.user_id, "order_id": new.order_id}
@@ -338,7 +340,7 @@ async def _open(session: AsyncSession, new: NewConversation, claimed_id: UUID | 
     if conversation_id is None:
         if by_admin:
             await _check_customer(session, new.user_id)
-        raise Unauthenticated("This user was deleted.")
+        raise await refused_caller(session, new.user_id)
     announce_at_commit(session)
     return conversation_id
 

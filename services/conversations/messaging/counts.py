@@ -59,7 +59,7 @@ async def tally_and_find_customers(
 ) -> tuple[Tally, list[UserRow]]:
     """Count as `tally` does, and return the user with the id `text`, or else customers whom `list_customers` finds.
 
-    Finds deleted customers only by id.
+    Finds deleted customers only by id. A merged id is the person's.
     """
     rows = await fetch_with_custom_plan(connection, _tally_and_customers(limit), admin_id, text)
     return _tally(rows[0][:_COUNTED]), [UserRow._make(row[_COUNTED:]) for row in rows if row[_COUNTED] is not None]
@@ -100,7 +100,7 @@ _TALLY = f"select {_COUNTS}"
 @cache
 def _tally_and_customers(customers: int) -> str:
     return f"""
-with exactly as (select id from users where id = $2),
+with exactly as (select coalesce(merged_into, id) as id from users where id = $2),
 alike as (
     select u.id from users as u where not exists (select from exactly) and {IS_CUSTOMER} and {user_search_sql("$2")}
     order by u.id limit {customers}

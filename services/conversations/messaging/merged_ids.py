@@ -15,6 +15,8 @@ from services.conversations.rules import Side
 from shared.database import SessionFactory, request_transaction
 from shared.events import EventType, UserChanged
 from shared.people import Person
+from shared.principal import CallerMerged
+from shared.problems import Unauthenticated
 
 BATCH: Final = 500  # conversations moved in one transaction
 
@@ -22,6 +24,12 @@ BATCH: Final = 500  # conversations moved in one transaction
 async def person_of(session: AsyncSession, user_id: str) -> str:
     """Return whose id this is: the id of the person, which is this one unless it was merged."""
     return await session.scalar(select(User.merged_into).where(User.id == user_id)) or user_id
+
+
+async def refused_caller(session: AsyncSession, user_id: str) -> Exception:
+    """Return why a caller who was there a moment ago is refused: they were deleted, or merged into another one."""
+    person_id = await person_of(session, user_id)
+    return Unauthenticated("This user was deleted.") if person_id == user_id else CallerMerged(user_id, person_id)
 
 
 async def ids_of(session: AsyncSession, user_id: str) -> list[str]:
@@ -53,11 +61,11 @@ async def move_batch(session: AsyncSession, old_id: str, *, size: int = BATCH) -
     return False
 
 
-async def finish_merges(sessions: SessionFactory) -> int:
-    """Move all that is left of merged ids, each batch in its own transaction; return the number of batches."""
+async def finish_merges(sessions: SessionFactory, user_id: str | None = None) -> int:
+    """Move all that is left of merged ids, or of one person's; return the number of batches, each a transaction."""
     batches = 0
     async with request_transaction(sessions) as session:
-        unfinished = (await session.scalars(_UNFINISHED)).all()
+        unfinished = (await session.scalars(_UNFINISHED, {"user_id": user_id})).all()
     for old_id in unfinished:
         more = True
         while more:
@@ -87,4 +95,11 @@ _MOVE_CONVERSATIONS = text(f"""
     update conversations set user_id = :new where id = any(array(select id from theirs)) returning id
 """)  # noqa: S608 - built from constants
 
-_UNFINISHED = text("select id from users where merged_into is not null and merged_at is null order by id limit 100")
+_UNFINISHED = text("""
+    select id from users
+    where merged_into is not null and merged_at is null and (
+        cast(:user_id as text) is null
+        or merged_into = coalesce((select merged_into from users where id = :user_id), :user_id)
+    )
+    order by id limit 100
+""")

@@ -121,6 +121,12 @@ async def find_customer(connection: Driver, user_id: str) -> UserRow | None:
     return UserRow._make(row) if row else None
 
 
+async def find_person_id(reader: Reader, user_id: str) -> str:
+    """Return whose id this is: another one for a merged id."""
+    rows = await reader.fetch("select merged_into from users where id = $1 and merged_into is not null", user_id)
+    return rows[0][0] if rows else user_id
+
+
 async def list_customers(
     reader: Reader, q: str | None, cursor: str | None, limit: int
 ) -> tuple[Sequence[CustomerRow], str | None]:
@@ -152,7 +158,10 @@ _IS_WANTED = "select * from conversations as c where c.id = $1 and ($2::text is 
 _CONVERSATION = conversations_sql(_IS_WANTED)
 _OWN_CONVERSATION = conversations_sql(_IS_WANTED, BY_ACTIVITY, is_stopped_sql("c.id"), side=Side.CUSTOMER)
 _CONVERSATIONS = conversations_sql("select * from conversations as c where c.id = any($1::uuid[])")
-_CUSTOMER = f"select {columns(UserRow, 'u')} from users as u where u.id = $1 and {IS_CUSTOMER}"  # noqa: S608 - built from constants
+_CUSTOMER = f"""
+    select {columns(UserRow, "u")} from users as u
+    where u.id = coalesce((select merged_into from users where id = $1), $1) and {IS_CUSTOMER}
+"""  # noqa: S608 - built from constants
 
 
 @cache

@@ -4,7 +4,7 @@ from dataclasses import asdict, dataclass
 from typing import Final
 from uuid import UUID
 
-from sqlalchemy import func, select, text, update
+from sqlalchemy import func, select, text
 from sqlalchemy.ext.asyncio import AsyncSession
 
 from services.conversations.audit.recording import Act, record
@@ -57,7 +57,7 @@ async def erase_user(sessions: SessionFactory, user_id: str, *, content: bool, a
     Each step commits: the user is rejected before their conversations are locked. If this process dies in between, the
     jobs complete the erasure.
     """
-    await finish_merges(sessions)  # else what has not moved yet would be kept
+    await finish_merges(sessions, user_id)  # else what has not moved yet would be kept
     async with request_transaction(sessions) as session:
         erasure_id = await _begin(session, user_id, content=content, asked_by=asked_by)
         act = Act(
@@ -86,10 +86,11 @@ async def _begin(session: AsyncSession, user_id: str, *, content: bool, asked_by
     counts = asdict((await preview_erasure(session, user_id, content=content)).erased)
     erasure_id = await delete_user(session, user_id, content=content)
     if erasure_id is not None:
-        receipt = {"counts": counts, "asked_by": asked_by}
-        # Repeating a deletion does not change its receipt, unless it is to erase the content, too.
-        is_new = Erasure.counts.is_(None) if was_deleted and not content else Erasure.id == erasure_id
-        await session.execute(update(Erasure).where(Erasure.id == erasure_id, is_new).values(receipt))
+        erasure = await session.get_one(Erasure, erasure_id)
+        before = erasure.counts or {}  # of a deletion that is being repeated: there is less now
+        erasure.counts = {kind: max(count, before.get(kind, 0)) for kind, count in counts.items()}
+        erasure.asked_by = erasure.asked_by or asked_by
+        await session.flush()
         return erasure_id
     if was_deleted:
         return await session.scalar(

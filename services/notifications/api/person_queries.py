@@ -78,7 +78,7 @@ _HELD: Final = {
         where user_id = $1 and id > $2 and {_NOT_DELETED} order by id limit $3
     """,  # noqa: S608 - built from constants
     Holding.ADMIN_NOTIFICATIONS: f"""
-        select id, type, conversation_id, number, subject, preview, occurred_at
+        select id, type, conversation_id, number, subject, occurred_at
         from admin_notifications as held
         where recipient_id = $1 and id > $2 and {_NOT_DELETED} order by id limit $3
     """,  # noqa: S608 - built from constants

@@ -64,6 +64,14 @@ async def test_everything_of_the_old_id_is_the_persons(
         assert (await session.execute(text(audited))).first() == ("shop", "anna", {"into": "ben"})
 
 
+async def test_admins_find_the_person_by_the_old_id(anna: Caller, ben: Caller, sam: Caller, shop: Caller) -> None:
+    for caller in (anna, ben):
+        await caller.open()
+    await merged(shop)
+    assert len((await sam.get("/conversations", user_id="anna"))["items"]) == 2
+    assert len((await sam.get("/conversations", user_id="anna", sort="waiting"))["items"]) == 2
+
+
 async def test_the_store_syncs_under_both_ids(anna: Caller, ben: Caller, shop: Caller) -> None:
     await ben.open()
     await shop.call("PUT", "/orders/1", ORDER)
@@ -145,6 +153,17 @@ async def test_a_message_posted_during_the_merger_is_the_persons(
     again = await anna.call("POST", path, {"body": "Two"}, key="two")
     assert again.json() == (await post).json()
     assert [message["sender"]["id"] for message in (await ben.get(path))["items"]] == ["ben", "ben"]
+
+
+async def test_a_conversation_opened_during_the_merger_is_the_persons(
+    anna: Caller, ben: Caller, conversations: SessionFactory
+) -> None:
+    for caller in (anna, ben):
+        await caller.open()
+    async with transaction(conversations) as session:
+        await begin_merge(session, "anna", "ben")
+        opening = await waiting_for_a_lock(conversations, anna.open(body="Hello?"))
+    assert (await opening)["user"]["id"] == "ben"
 
 
 async def test_an_idempotency_key_of_the_old_id_still_works(anna: Caller, ben: Caller, shop: Caller) -> None:

@@ -3,6 +3,7 @@
 import pytest
 from sqlalchemy import text
 
+from services.conversations.privacy import erasing
 from services.conversations.privacy.erasing import HeldCounts
 from shared.database import SessionFactory
 from tests.service.helpers.callers import ORDER, Caller, problem
@@ -66,6 +67,25 @@ async def test_the_content_that_was_kept_has_a_receipt_of_its_own(shop: Caller) 
     assert first.headers["location"] != second.headers["location"]
     receipt = await shop.get(second.headers["location"].removeprefix("/api/v1/store"))
     assert receipt["counts"] == NOTHING | {"conversations": 1, "messages": 2, "files": 1, "entries": 1}
+
+
+@pytest.mark.usefixtures("_anna")
+async def test_repeating_an_unfinished_deletion_keeps_its_receipt(
+    shop: Caller, conversations: SessionFactory, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    preview = await shop.get("/users/anna/erasure-preview", content="true")
+    monkeypatch.setattr(erasing, "hide_conversations", _die)
+    with pytest.raises(RuntimeError):
+        await erasing.erase_user(conversations, "anna", content=True, asked_by="shop")
+    monkeypatch.undo()
+    for _ in range(2):
+        answer = await shop.call("DELETE", "/users/anna?content=true")
+    receipt = await shop.get(answer.headers["location"].removeprefix("/api/v1/store"))
+    assert receipt["counts"] == preview["erased"]
+
+
+async def _die(*_: object) -> bool:
+    raise RuntimeError
 
 
 async def test_a_user_who_was_never_known_has_no_receipt(shop: Caller) -> None:

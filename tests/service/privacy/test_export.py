@@ -14,6 +14,7 @@ import pytest
 from fastapi import FastAPI
 from sqlalchemy import text
 
+from services.conversations.identity.merging import begin_merge
 from services.conversations.privacy import queries
 from services.notifications.delivery.claiming import claim_emails
 from shared.database import SessionFactory, transaction
@@ -144,11 +145,18 @@ async def test_notes_and_labels_are_in_it_on_request_only(shop: Caller, conversa
     assert "A secret note" in archive.read("conversations/0001.html").decode()
 
 
-async def test_an_admins_export_has_what_they_wrote_and_did(shop: Caller, conversation: str) -> None:
+async def test_an_admins_export_has_what_they_wrote_and_did(
+    shop: Caller, anna: Caller, sweeping: Sweeper, conversation: str
+) -> None:
+    await anna.post(conversation, "Noch eine Zeile")
+    await sweeping.number()
+    await sweeping.catch_up_fully()
     archive = await export(shop, "sam")
     assert data(archive, "support-team/messages")[0]["body"] == "An answer"
     assert [each["body"] for each in data(archive, "support-team/notes")] == ["A secret note"]
     assert data(archive, "support-team/assigned") == [conversation]
+    told = data(archive, "support-team/notifications")
+    assert [each["type"] for each in told] == ["CUSTOMER_REPLIED"]
     assert "message.removed" in {each["action"] for each in data(archive, "support-team/audit")}
     assert "An answer" in archive.read("support-team.html").decode()
     everything = b"".join(archive.read(name) for name in archive.namelist())
@@ -246,3 +254,14 @@ async def test_a_client_that_goes_away_leaves_nothing_running(
         assert len(asyncio.all_tasks()) > before
         writer.transport.abort()
         await eventually(lambda: len(asyncio.all_tasks()) <= before)
+
+
+async def test_what_a_merger_has_not_moved_yet_is_in_it(
+    anna: Caller, ben: Caller, shop: Caller, conversations: SessionFactory
+) -> None:
+    for caller in (anna, ben):
+        await caller.open()
+    async with transaction(conversations) as session:
+        await begin_merge(session, "anna", "ben")  # and its process died
+    archive = await export(shop, "ben")
+    assert {"data/conversations/0001.json", "data/conversations/0002.json"} <= set(archive.namelist())
