@@ -50,42 +50,43 @@ async def purge_admin_notifications(session: AsyncSession, settings: StoreSettin
     return len((await session.execute(_PURGE_ADMIN_NOTIFICATIONS, values)).all())
 
 
-# UUIDv7 ids are in the order of time.
+# UUIDv7 ids are in the order of time. A subquery makes the bound once, so that PostgreSQL can use the indexes.
 _PURGE_INBOX = text("""
-    delete from inbox where event_id in (
+    delete from inbox where event_id = any(array(
         select event_id from inbox
-        where event_id < uuidv7(make_interval(secs => cast(:retention as float8) * -86400))
+        where event_id < (select uuidv7(make_interval(secs => cast(:retention as float8) * -86400)))
             and handled_at is not null and received_at < least(
             clock_timestamp() - make_interval(secs => cast(:retention as float8) * 86400),
             (select coalesce(caught_up_at, '-infinity') - interval '1 minute' from feed_cursor)
         )
         order by event_id limit :size
-    )
+    ))
     returning event_id
 """)
 
 _PURGE_ATTEMPTS = text("""
-    delete from email_tries where id in (
+    delete from email_tries where id = any(array(
         select attempts.id from email_tries as attempts join emails on emails.id = attempts.email_id
-        where attempts.id < uuidv7(make_interval(secs => cast(:retention as float8) * -86400))
+        where attempts.id < (select uuidv7(make_interval(secs => cast(:retention as float8) * -86400)))
             and emails.finished_at is not null
         order by attempts.id limit :size
-    )
+    ))
     returning id
 """)
 
 _PURGE_BOUNCES = text("""
-    delete from bounces where id in (
-        select id from bounces where id < uuidv7(make_interval(days => cast(:days as int) * -1)) order by id limit :size
-    )
+    delete from bounces where id = any(array(
+        select id from bounces where id < (select uuidv7(make_interval(days => cast(:days as int) * -1)))
+        order by id limit :size
+    ))
     returning id
 """)
 
 _PURGE_ADMIN_NOTIFICATIONS = text("""
-    delete from admin_notifications where id in (
+    delete from admin_notifications where id = any(array(
         select id from admin_notifications
-        where turn < uuidv7(make_interval(secs => cast(:retention as float8) * -86400))
+        where turn < (select uuidv7(make_interval(secs => cast(:retention as float8) * -86400)))
         order by turn limit :size
-    )
+    ))
     returning id
 """)

@@ -113,7 +113,7 @@ _USED = text(f"""
         coalesce(ceil(extract(epoch from min(created_at) + interval '1 day' - clock_timestamp())), {DAY})::int,
         count(*) filter (where state = 'uploading' and created_at > clock_timestamp() - interval '1 hour')
     from attachments
-    where uploader_id = :user and created_at > clock_timestamp() - interval '1 day'
+    where uploader_id = :user and created_at > (select clock_timestamp() - interval '1 day')
 """)  # noqa: S608 - built from constants
 _BEGIN = text(f"""
     insert into attachments (uploader_id, side, name, size, content_type, state)
@@ -137,7 +137,7 @@ _REPLAYED = f"""
 _PURGE_UNSENT = text("""
     delete from attachments where id = any(array(
         select id from attachments
-        where message_id is null and created_at < clock_timestamp() - make_interval(hours => :hours)
+        where message_id is null and created_at < (select clock_timestamp() - make_interval(hours => :hours))
         order by created_at limit :size for update skip locked
     ))
     returning id

@@ -24,7 +24,7 @@ async def purge_keys(session: AsyncSession, settings: StoreSettings, *, size: in
 _PURGE_KEYS = text("""
     delete from create_keys where (caller_id, key) in (
         select caller_id, key from create_keys
-        where created_at < clock_timestamp() - make_interval(secs => cast(:retention as float8) * 86400)
+        where created_at < (select clock_timestamp() - make_interval(secs => cast(:retention as float8) * 86400))
         order by created_at limit :size
     )
     returning key

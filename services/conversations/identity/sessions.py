@@ -250,7 +250,7 @@ used as (
 _PURGE = text(f"""
     delete from sessions where id in (
         select id from sessions
-        where last_seen_at < clock_timestamp() - interval '{IDLE.total_seconds()} seconds'
+        where last_seen_at < (select clock_timestamp() - interval '{IDLE.total_seconds()} seconds')
         order by last_seen_at limit :size for update skip locked
     )
     returning id

@@ -195,25 +195,26 @@ _PAST: Final = text(f"""
             and (uuid_extract_timestamp(id) at time zone 'UTC')::date < (clock_timestamp() at time zone 'UTC')::date
         ), false) as on_another_day,
         coalesce(bool_or(
-            consequence = '{Consequence.OPEN_BREAKER}' and id > uuidv7(interval '-1 day')
+            consequence = '{Consequence.OPEN_BREAKER}' and id > (select uuidv7(interval '-1 day'))
         ), false) as opened_breaker
     from bounces where address_hash = :hash
 """)  # noqa: S608 - built from constants
 _REFUSED: Final = text(f"""
     select (
         select count(distinct address_hash) from bounces
-        where reason = '{Reason.SENDER_REFUSED}' and id > uuidv7(interval '-1 hour')
+        where reason = '{Reason.SENDER_REFUSED}' and id > (select uuidv7(interval '-1 hour'))
     ), (select count(*) from (select from suppressions limit 10000) as counted)
 """)  # noqa: S608 - built from constants
 # No more attempts are counted than can make a difference.
 _SHARE: Final = text("""
     with bounced as (
         select count(distinct coalesce(encode(address_hash, 'hex'), id::text)) as count from bounces
-        where permanent and id > uuidv7(interval '-1 hour')
+        where permanent and id > (select uuidv7(interval '-1 hour'))
     )
     select count, (
         select count(*) from (
-            select from email_tries where outcome = 'accepted' and id > uuidv7(interval '-1 hour')
+            select from email_tries where outcome = 'accepted'
+                and id between (select uuidv7(interval '-1 hour')) and (select uuidv7(interval '1 hour'))
             limit greatest(:least, 20 * bounced.count)
         ) as accepted
     ) as sent

@@ -92,7 +92,7 @@ def _reason(value: str | None) -> InboundReason | None:
 
 _CAPS: Final = (INBOUND_PER_HOUR, HELD_OF_CONVERSATION, HELD_OF_SENDER, HELD_OF_STRANGERS, HELD_BYTES)
 _WAITS_OR_POSTED: Final = f"state in ('{InboundState.RECEIVED}', '{InboundState.POSTED}')"
-# UUIDv7 ids are in the order of time.
+# UUIDv7 ids are in the order of time. A subquery makes the bound once, so that PostgreSQL can use the indexes.
 # The deletion of the conversation locks its mark: it erases this row, or is seen here.
 # What is held is counted only for an email that would be held.
 _INSERT: Final = f"""
@@ -104,11 +104,11 @@ email (conversation_id, email_id, user_id, read_up_to, same_as, sender, size, or
     select email.*, state = '{InboundState.RECEIVED}' and (
         (
             select count(*) from inbound_emails
-            where conversation_id = $1 and id > uuidv7(interval '-1 hour') and {_WAITS_OR_POSTED}
+            where conversation_id = $1 and id > (select uuidv7(interval '-1 hour')) and {_WAITS_OR_POSTED}
         ) >= $12::int
         or $11 = '{InboundKind.CONVERSATION}' and (
             select count(*) from inbound_emails
-            where user_id = $3 and id > uuidv7(interval '-1 hour') and kind = $11 and {_WAITS_OR_POSTED}
+            where user_id = $3 and id > (select uuidv7(interval '-1 hour')) and kind = $11 and {_WAITS_OR_POSTED}
         ) >= $12
     ) as too_many
     from email
@@ -119,9 +119,12 @@ email (conversation_id, email_id, user_id, read_up_to, same_as, sender, size, or
         (select count(*) from inbound_emails where conversation_id = $1 and state = '{InboundState.HELD}') >= $13::int
         or (
             select count(*) from inbound_emails
-            where state = '{InboundState.HELD}' and from_address is not distinct from $6
-                and id > uuidv7(interval '-1 day')
+            where state = '{InboundState.HELD}' and from_address = $6 and id > (select uuidv7(interval '-1 day'))
         ) >= $14::int
+        or $6 is null and (
+            select count(*) from inbound_emails
+            where state = '{InboundState.HELD}' and from_address is null and id > (select uuidv7(interval '-1 day'))
+        ) >= $14
         or $11 = '{InboundKind.CONVERSATION}' and (
             select count(*) >= $15::int or coalesce(sum(inbound_emails.size), 0) > $16::bigint from inbound_emails
             where state = '{InboundState.HELD}' and kind = '{InboundKind.CONVERSATION}'
@@ -129,7 +132,7 @@ email (conversation_id, email_id, user_id, read_up_to, same_as, sender, size, or
     ) as too_many_held, state = '{InboundState.IGNORED}' and (
         select count(*) from (
             select from inbound_emails
-            where conversation_id = $1 and id > uuidv7(interval '-1 hour') and state = '{InboundState.IGNORED}'
+            where conversation_id = $1 and id > (select uuidv7(interval '-1 hour')) and state = '{InboundState.IGNORED}'
             limit {IGNORED_KEPT_PER_HOUR}
         ) as earlier
     ) = {IGNORED_KEPT_PER_HOUR} as too_many_ignored

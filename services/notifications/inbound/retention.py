@@ -29,7 +29,7 @@ _ORIGINALS: Final = text(f"""
             finished_at = coalesce(finished_at, clock_timestamp())
         where id in (
             select id from inbound_emails
-            where id < uuidv7(make_interval(secs => cast(:days as float8) * -86400))
+            where id < (select uuidv7(make_interval(secs => cast(:days as float8) * -86400)))
                 and state <> '{InboundState.RECEIVED}' and original is not null
             order by id limit :size for update skip locked
         )
@@ -44,7 +44,7 @@ _ENDED: Final = text(f"""
     delete from inbound_emails where id in (
         select id from inbound_emails
         where state in ('{InboundState.IGNORED}', '{InboundState.REFUSED}') and original is null
-            and id < uuidv7(interval '-90 days')
+            and id < (select uuidv7(interval '-90 days'))
         order by id limit :size for update skip locked
     )
 """)  # noqa: S608 - built from constants
@@ -52,7 +52,7 @@ _ENDED: Final = text(f"""
 _ADDRESSES: Final = text("""
     delete from reply_addresses where email_id in (
         select email_id from reply_addresses
-        where email_id < uuidv7(interval '-180 days') and expires_at < clock_timestamp() - interval '90 days'
+        where email_id < (select uuidv7(interval '-180 days')) and expires_at < clock_timestamp() - interval '90 days'
         order by email_id limit :size
     )
 """)
