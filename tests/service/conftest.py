@@ -270,7 +270,7 @@ async def empty_conversations(engine: AsyncEngine) -> None:
     await _empty(
         engine,
         ConversationsBase,
-        "update feed set head = 0, incarnation = null",
+        "update feed set head = 0, incarnation = null, by_reference = true",
         "update search_progress set position = 0, fill_before = null, filled = 0",
         "update report_progress set position = 0, fill_before = null, filled = 0, exact_since = null",
         "update webhook_progress set position = 0, holder = null, held_until = null",

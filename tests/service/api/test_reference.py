@@ -449,7 +449,7 @@ async def refuse(product: Product, conversation: str) -> None:
 
 async def operate(product: Product) -> None:
     record, operator = product.record, product.operator
-    parked = [uuid4(), uuid4()]
+    parked = sorted([uuid4(), uuid4()], reverse=True)
     async with transaction(product.notifications) as session:
         for event_id in parked:  # as if this version did not know the type
             await session.execute(
