@@ -61,10 +61,13 @@ _NOT_DELETED: Final = """not exists (
     select from marks where marks.conversation_id = held.conversation_id and marks.deleted_at is not null
 )"""
 
-# An email that came in belongs to its author. A held one whose author is not known belongs to the only person who has
-# its sender's address.
+# An email that came in belongs to its author. One that became no message may be a stranger's, who answered an email to
+# this person. A held one whose author is not known belongs to the only person who has its sender's address.
 _OF_PERSON: Final = f"""
-    (held.user_id = $1 or (held.state = '{InboundState.HELD}' and held.user_id is null and held.from_address in (
+    (held.user_id = $1 and (
+        held.state in ('{InboundState.RECEIVED}', '{InboundState.POSTED}')
+        or held.from_address = (select lower(email) from people where id = $1)
+    ) or (held.state = '{InboundState.HELD}' and held.user_id is null and held.from_address in (
         select lower(person.email) from people as person where person.id = $1 and not exists (
             select from people as other where lower(other.email) = lower(person.email) and other.id <> $1
         )

@@ -32,7 +32,11 @@ log = structlog.get_logger()
 
 async def list_parked(session: AsyncSession, limit: int = 100) -> Sequence[InboxEntry]:
     """Return parked events, newest first."""
-    query = select(InboxEntry).where(InboxEntry.parked_at.is_not(None)).order_by(InboxEntry.parked_at.desc(), InboxEntry.event_id)
+    query = (
+        select(InboxEntry)
+        .where(InboxEntry.parked_at.is_not(None))
+        .order_by(InboxEntry.parked_at.desc(), InboxEntry.event_id)
+    )
     return (await session.scalars(query.limit(limit))).all()
 
 

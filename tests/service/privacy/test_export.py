@@ -82,7 +82,8 @@ async def conversation(sweeping: Sweeper, shop: Caller, anna: Caller, sam: Calle
             text("""
                 insert into inbound_emails
                     (conversation_id, user_id, read_up_to, same_as, from_address, size, original, state, reason)
-                values (:id, null, 0, '<1@x>', 'anna@customer.test', 7, 'Hello!'::bytea, 'held', 'ambiguous-sender')
+                values (:id, null, 0, '<1@x>', 'anna@customer.test', 7, 'Hello!'::bytea, 'held', 'ambiguous-sender'),
+                    (:id, 'anna', 0, '<2@x>', 'eve@stranger.test', 8, 'It is me'::bytea, 'held', 'other-sender')
             """),
             {"id": conversation},
         )
@@ -115,7 +116,7 @@ async def test_it_has_everything_of_a_person_as_customers_see_it(shop: Caller, c
     [received] = data(archive, "received-emails")
     assert archive.read(f"emails/{received['id']}.eml") == b"Hello!"
     everything = b"".join(archive.read(name) for name in archive.namelist())
-    for hidden in (b"secret note", b"difficult", b"sam@store.test", b'"sam"'):
+    for hidden in (b"secret note", b"difficult", b"sam@store.test", b'"sam"', b"eve@", b"It is me"):
         assert hidden not in everything
 
 
