@@ -18,11 +18,11 @@ from shared.settings import Role, TokenSettings
 from tests.helpers.waiting import eventually
 from tests.system.helpers.processes import Processes, without_settings
 from tests.system.helpers.product import SECRET, Product, running_product
-from tests.system.helpers.small_stores import PROGRAMS, is_installed, small_store
+from tests.system.helpers.small_stores import PROGRAMS, small_store, why_not
 
 TOKENS = TokenSettings(auth_secret=[SecretStr(SECRET)])
 LOGIN = "/somewhere/login"
-MISSING = {name: not is_installed(name) for name in PROGRAMS}
+SKIPPED = {name: why_not(name) for name in PROGRAMS}
 
 
 @dataclass(frozen=True)
@@ -42,7 +42,7 @@ class Store:
 
 @pytest.fixture(scope="module")
 async def stores(tmp_path_factory: pytest.TempPathFactory, fork: Spawn) -> AsyncIterator[dict[str, Store]]:
-    names = [name for name in PROGRAMS if is_installed(name)]
+    names = [name for name, reason in SKIPPED.items() if not reason]
     directory = tmp_path_factory.mktemp("stores")
     ports = zip(names, free_ports([0] * len(names)), strict=True)
     urls = {name: f"http://127.0.0.1:{port}" for name, port in ports}
@@ -133,10 +133,7 @@ async def visitor(store: Store) -> AsyncIterator[Visitor]:
 
 each_store = pytest.mark.parametrize(
     "store",
-    [
-        pytest.param(name, marks=pytest.mark.skipif(MISSING[name], reason=f"{program} is not installed"))
-        for name, program in PROGRAMS.items()
-    ],
+    [pytest.param(name, marks=pytest.mark.skipif(bool(reason), reason=reason)) for name, reason in SKIPPED.items()],
     indirect=True,
 )
 
