@@ -9,6 +9,8 @@ from collections.abc import Iterable
 # connection may take it in between.
 _CHOICE = range(20_000, 32_000)
 
+_chosen: set[int] = set()  # by this process: it may choose again before it has started the server of an earlier port
+
 
 def free_ports(preferred: Iterable[int], host: str = "127.0.0.1") -> list[int]:
     """Return a port for each preferred one: the same if it is free, else any free port. 0 means any."""
@@ -22,13 +24,15 @@ def free_ports(preferred: Iterable[int], host: str = "127.0.0.1") -> list[int]:
 
 
 def _listener(host: str, preferred: int) -> socket.socket:
-    for port in (preferred, *random.sample(_CHOICE, len(_CHOICE))):
+    unused = [port for port in _CHOICE if port not in _chosen]
+    for port in (preferred, *random.sample(unused, len(unused)), *_chosen):
         listener = socket.socket()
         listener.setsockopt(socket.SOL_SOCKET, socket.SO_REUSEADDR, 1)
         try:
             if port:
                 listener.bind((host, port))
                 listener.listen()
+                _chosen.add(port)
                 return listener
         except (OSError, OverflowError):
             pass
