@@ -1,8 +1,10 @@
 """In wide windows conversations open beside the inbox, which stays; narrow windows show one or the other."""
 
+import asyncio
+import re
 from typing import Any
 
-from playwright.async_api import Page, expect
+from playwright.async_api import Page, Route, expect
 
 from tests.browser.helpers.people import People, Person
 from tests.browser.helpers.site import Site
@@ -66,6 +68,24 @@ async def test_conversations_open_beside_the_inbox_which_stays_where_it_is(peopl
     await expect(page.locator(".row")).to_have_count(20)
     await expect(page.locator(".row a[aria-current]")).to_have_id(f"open-{conversations[6]}")
     await expect_thread(page, "Hello?")
+
+
+async def test_the_inbox_that_arrives_after_a_change_shows_it(people: People, site: Site) -> None:
+    sam, dora, [conversation] = await at_inbox(people, site, 1, **WIDE)
+    page, changed = sam.page, asyncio.Event()
+
+    async def delay(route: Route) -> None:
+        response = await route.fetch()
+        await changed.wait()
+        await route.fulfill(response=response)
+
+    await page.route(re.compile(r"/conversation/\?.*peek=true"), delay, times=1)
+    await sam.go(f"{sam.home}{conversation}/?user_id={dora}")
+    await page.keyboard.press("e")
+    await expect(page.locator("#status")).to_contain_text("Resolved")
+    await expect(page.locator(".row")).to_have_count(0)
+    changed.set()
+    await expect(page.locator(f"#c-{conversation}")).to_contain_text("Resolved")
 
 
 async def test_a_filter_beside_an_open_conversation_applies_at_once_and_keeps_it(people: People, site: Site) -> None:

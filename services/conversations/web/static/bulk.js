@@ -2,7 +2,7 @@
 
 import { call, person, role } from "./api.js";
 import { thread } from "./current-thread.js";
-import { hasInbox, refreshInbox } from "./desk.js";
+import { refreshInbox } from "./desk.js";
 import { refreshThread } from "./thread.js";
 import { showToast } from "./toast.js";
 
@@ -68,6 +68,6 @@ async function undo(rows, status) {
 }
 
 function refresh() {
-  if (hasInbox()) refreshInbox();
+  refreshInbox();
   if (thread) refreshThread();
 }

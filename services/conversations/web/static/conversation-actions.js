@@ -2,7 +2,7 @@
 
 import { call } from "./api.js";
 import { thread } from "./current-thread.js";
-import { hasInbox, opensBeside, refreshInbox } from "./desk.js";
+import { opensBeside, refreshInbox } from "./desk.js";
 import { load } from "./tab-storage.js";
 import { refreshThread } from "./thread.js";
 import { showToast, statusName } from "./toast.js";
@@ -98,6 +98,6 @@ async function change(method, path, body) {
 async function send(method, path, body) {
   const response = await call(method, `/api/v1/admin/conversations/${path}`, { body }).catch(() => null);
   refreshThread();
-  if (hasInbox()) refreshInbox();
+  refreshInbox();
   return response;
 }

@@ -2,7 +2,7 @@
 
 import { call, role } from "./api.js";
 import { thread } from "./current-thread.js";
-import { hasInbox, refreshInbox } from "./desk.js";
+import { refreshInbox } from "./desk.js";
 import { apiPath, refreshThread } from "./thread.js";
 
 // The method and body of each kind of form.
@@ -56,7 +56,7 @@ async function send(event) {
   if ("earlier" in thread.dataset) return location.reload(); // such a page is not refreshed
   await refreshThread(); // which also brings a new idempotency key
   keepFocus(form.dataset.act, item);
-  if (hasInbox()) refreshInbox();
+  refreshInbox();
 }
 
 /** Put the focus to where something was deleted: its button is gone. */

@@ -16,14 +16,18 @@ const inbox = () => document.getElementById("inbox");
 let opening = new AbortController();
 let arriving = null; // { id, stale } of the conversation that is being fetched
 
-/** Refresh the inbox, or fetch it for a page that has none yet. */
-export const refreshInbox = refresher(() => inbox().dataset.url, (page) => (hasInbox() ? swap(page) : place(page)), askForShownRows);
+const fetchInbox = refresher(() => inbox().dataset.url, (page) => (hasInbox() ? swap(page) : place(page)), askForShownRows);
 
 /** Return whether the inbox is in the document: the page of a conversation has none until a wide window fetches it. */
 export const hasInbox = () => Boolean(inbox()?.firstElementChild);
 
 /** Return whether conversations open beside the inbox. */
 export const opensBeside = () => hasInbox() && WIDE.matches;
+
+/** Refresh the inbox. Before a wide window has one, fetch it again: the one that is on its way may be older. */
+export function refreshInbox(interval = 0) {
+  if (hasInbox() || (inbox() && WIDE.matches)) fetchInbox(interval);
+}
 
 export function startDesk() {
   if (role !== "admin" || !desk) return;
@@ -33,9 +37,9 @@ export function startDesk() {
   desk.addEventListener("click", ({ target }) => target.id === "new-rows" && showInbox(inbox().dataset.url, null));
   desk.addEventListener("submit", search);
   addEventListener("popstate", followHistory);
-  WIDE.addEventListener("change", fetchInbox);
+  WIDE.addEventListener("change", addInbox);
   onRefresh(markRow);
-  fetchInbox();
+  addInbox();
 }
 
 /** Note an event about a conversation that may be on its way to the screen. */
@@ -144,8 +148,8 @@ async function showInbox(href, enter = "pushState") {
 }
 
 /** In a wide window, fetch the inbox for the page of a conversation. */
-function fetchInbox() {
-  if (WIDE.matches && !hasInbox()) refreshInbox(LIST_INTERVAL);
+function addInbox() {
+  if (!hasInbox()) refreshInbox(LIST_INTERVAL);
 }
 
 /** Put the inbox of another page into this one; false if that page has none. */

@@ -103,8 +103,8 @@ function refreshPage() {
 }
 
 function refreshList() {
-  if (hasInbox()) refreshInbox(LIST_INTERVAL);
-  else if (!thread) refresh(LIST_INTERVAL);
+  refreshInbox(LIST_INTERVAL);
+  if (!hasInbox() && !thread) refresh(LIST_INTERVAL);
 }
 
 /** Show the unread count in the page and in the tab's title. */
