@@ -49,14 +49,17 @@ async def delete_user(session: AsyncSession, user_id: str, *, content: bool = Fa
     deleted_at = (await session.execute(select(func.clock_timestamp()))).scalar_one()
     changes: dict[str, Any] = dict.fromkeys((*PROFILE, "custom")) | {"deleted_at": deleted_at}
     event_id = await change_user(session, user, changes, EventType.USER_DELETED)
-    begun = [
+    if not (content or in_log):
+        return None
+    # The person's own comes first, and is done when those of their other ids are.
+    own, *_ = [
         await begin_erasure(
             session, each, content=content and each == user_id, event_id=event_id if each in in_log else None
         )
         for each in ids
-        if each in in_log or (content and each == user_id)
+        if each == user_id or each in in_log
     ]
-    return begun[0] if begun else None
+    return own
 
 
 # The addresses from which emails came that were posted by hand: in the person's conversations, or as the person's own.

@@ -132,7 +132,7 @@ async def hide_conversations(session: AsyncSession, erasure_id: UUID, *, size: i
 
 
 async def list_unfinished(sessions: SessionFactory) -> Sequence[UUID]:
-    """Return the ids of unfinished erasures, the oldest 100."""
+    """Return the ids of 100 unfinished erasures, the least recent first: some wait for others, whose turn must come."""
     return [row["id"] for row in await fetch_alone(sessions, _LIST_UNFINISHED)]
 
 
@@ -211,14 +211,14 @@ async def _erase_conversation(session: AsyncSession, erasure: Erasure, size: int
 
 
 async def _erase_user(session: AsyncSession, erasure: Erasure, size: int) -> tuple[int, bool]:
-    """Do the same for a user: first hide conversations that a dead process left visible, then erase events."""
+    """Do the same for a user: first hide conversations that a dead process left visible, then erase events.
+
+    It is done when its parts are.
+    """
     if await hide_conversations(session, erasure.id):
         return HIDE_BATCH, False
     rows, done = await _erase_from_log(session, erasure, size)
-    unfinished = exists().where(
-        Erasure.user_id == erasure.user_id, Erasure.conversation_id.is_not(None), Erasure.finished_at.is_(None)
-    )
-    return rows, done and not (erasure.content and await session.scalar(select(unfinished)))
+    return rows, done and not await session.scalar(_HAS_UNFINISHED_PARTS, {"id": erasure.id})
 
 
 async def _erase_from_log(session: AsyncSession, erasure: Erasure, size: int) -> tuple[int, bool]:
@@ -239,7 +239,7 @@ async def _erase_from_log(session: AsyncSession, erasure: Erasure, size: int) ->
     return row.erased, row.looked_at < scan_size
 
 
-_LIST_UNFINISHED = "select id from erasures where finished_at is null order by id limit 100"
+_LIST_UNFINISHED = "select id from erasures where finished_at is null order by advanced_at, id limit 100"
 
 # Rows are selected by arrays of ids: for these PostgreSQL uses the index. For a join it may scan the whole log.
 _COUNT = text("""
@@ -370,11 +370,19 @@ _ERASE_IN_OWN_EVENTS = text(_scan("and user_id = :user_id"))
 _ERASE_IN_WHOLE_LOG = text(_scan(""))
 _POSITION_OF = text("select position from events where id = :id")
 
-# The user's conversations, which are erased with their content.
-_IS_PART = """
-    asked.content and part.user_id = asked.user_id and part.conversation_id is not null
-        and part.asked_at >= asked.asked_at
+# Of a user's erasure: those of their conversations, with the content, and those of ids that were merged into theirs.
+_MAY_BE_PART = """
+    part.user_id = any(array(select asked.user_id union all select id from users where merged_into = asked.user_id))
+        and (part.conversation_id is null) = (part.user_id <> asked.user_id)
+        and (asked.content or part.conversation_id is null)
 """
+_IS_PART = f"{_MAY_BE_PART} and part.asked_at >= asked.asked_at"
+_HAS_UNFINISHED_PARTS = text(f"""
+    select exists (
+        select from erasures as asked join erasures as part on {_MAY_BE_PART}
+        where asked.id = :id and part.finished_at is null
+    )
+""")  # noqa: S608 - built from constants
 _COUNT_PARTS = text(f"""
     select coalesce(sum(part.erased), 0)::bigint from erasures as asked join erasures as part on {_IS_PART}
     where asked.id = :id

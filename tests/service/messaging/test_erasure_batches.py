@@ -283,6 +283,49 @@ async def test_deleting_a_customer_with_content_erases_their_messages_too(
     assert (await shop.call("DELETE", "/users/anna?content=true")).status_code == 204
 
 
+@pytest.mark.parametrize("content", [False, True])
+async def test_a_receipt_is_done_when_all_ids_of_the_person_are_erased(
+    anna: Caller, ben: Caller, shop: Caller, conversations: SessionFactory, *, content: bool
+) -> None:
+    await grow(conversations, (await anna.open(body="secret"))["id"])
+    await ben.open()
+    await shop.call("POST", "/users/anna/merge", {"into": "ben"})
+
+    started = (await shop.call("DELETE", f"/users/ben?content={content}")).json()
+
+    assert (started["user_id"], started["state"]) == ("ben", "running")
+    assert (await shop.call("DELETE", "/users/anna")).json()["id"] == started["id"]
+    await number(conversations)
+    async with transaction(conversations) as holder:  # another process works on the old id
+        await holder.execute(text("select from erasures where user_id = 'anna' and conversation_id is null for update"))
+        await erase(conversations)
+        assert (await shop.get(f"/erasures/{started['id']}"))["state"] == "running"
+    for _ in range(5):  # rounds that only read what is erased already count as idle
+        await erase(conversations)
+    done = await shop.get(f"/erasures/{started['id']}")
+    assert (done["state"], done["erased"] >= MANY) == ("done", True)
+    left = await everything(conversations)
+    assert "Anna" not in left
+    assert ("secret" in left) != content
+
+
+async def test_erasures_that_wait_do_not_keep_others_from_their_turn(
+    anna: Caller, sam: Caller, conversations: SessionFactory
+) -> None:
+    conversation = await big(anna, sam, conversations)
+    async with transaction(conversations) as session:  # the event has no number yet
+        await session.execute(
+            text("""
+                insert into erasures (user_id, event_id)
+                select n::text, (select id from events limit 1) from generate_series(1, 100) as n
+            """)
+        )
+    await sam.call("DELETE", f"/conversations/{conversation}")
+    for _ in range(4):
+        await erasure_batches.erase_round(conversations)
+    assert await messages_of(conversations, conversation) == 0
+
+
 async def test_content_can_be_erased_after_the_user_was_deleted(
     anna: Caller, sam: Caller, shop: Caller, conversations: SessionFactory
 ) -> None:
