@@ -4,6 +4,7 @@ They move in batches, each a transaction that locks them without the users, as p
 dies, the jobs move the rest.
 """
 
+from collections.abc import Sequence
 from typing import Final
 
 from sqlalchemy import func, select, text
@@ -61,11 +62,16 @@ async def move_batch(session: AsyncSession, old_id: str, *, size: int = BATCH) -
     return False
 
 
+async def find_unfinished(session: AsyncSession, user_id: str | None = None) -> Sequence[str]:
+    """Return merged ids whose conversations have not all moved, of one person or of all: 100 at most."""
+    return (await session.scalars(_UNFINISHED, {"user_id": user_id})).all()
+
+
 async def finish_merges(sessions: SessionFactory, user_id: str | None = None) -> int:
     """Move all that is left of merged ids, or of one person's; return the number of batches, each a transaction."""
     batches = 0
     async with request_transaction(sessions) as session:
-        unfinished = (await session.scalars(_UNFINISHED, {"user_id": user_id})).all()
+        unfinished = await find_unfinished(session, user_id)
     for old_id in unfinished:
         more = True
         while more:

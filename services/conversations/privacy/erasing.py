@@ -1,5 +1,6 @@
 """The erasure of a person on request: what it would erase, its steps, and its receipt."""
 
+from contextlib import suppress
 from dataclasses import asdict, dataclass
 from typing import Final
 from uuid import UUID
@@ -10,7 +11,7 @@ from sqlalchemy.ext.asyncio import AsyncSession
 from services.conversations.audit.recording import Act, record
 from services.conversations.identity.erasure import delete_user
 from services.conversations.messaging.erasure_batches import Progress, erase_batch, hide_conversations, read_progress
-from services.conversations.messaging.merged_ids import finish_merges, person_of
+from services.conversations.messaging.merged_ids import find_unfinished, finish_merges, person_of
 from services.conversations.models import Erasure, User
 from services.conversations.rules import ActorRole, AuditAction
 from shared.database import SessionFactory, request_transaction
@@ -57,13 +58,17 @@ async def erase_user(sessions: SessionFactory, user_id: str, *, content: bool, a
     Each step commits: the user is rejected before their conversations are locked. If this process dies in between, the
     jobs complete the erasure.
     """
-    await finish_merges(sessions, user_id)  # else what has not moved yet would be kept
-    async with request_transaction(sessions) as session:
-        erasure_id = await _begin(session, user_id, content=content, asked_by=asked_by)
-        act = Act(
-            AuditAction.USER_DELETED, asked_by, target_id=user_id, data={"content": content}, role=ActorRole.STORE
-        )
-        await record(session, act)
+    erasure_id = None
+    has_begun = False
+    while not has_begun:
+        await finish_merges(sessions, user_id)  # else what has not moved yet would be kept
+        with suppress(_HasJustMerged):
+            async with request_transaction(sessions) as session:
+                erasure_id = await _begin(session, user_id, content=content, asked_by=asked_by)
+                data = {"content": content}
+                act = Act(AuditAction.USER_DELETED, asked_by, target_id=user_id, data=data, role=ActorRole.STORE)
+                await record(session, act)
+            has_begun = True
     if erasure_id is None:
         return None
     more = True
@@ -75,13 +80,19 @@ async def erase_user(sessions: SessionFactory, user_id: str, *, content: bool, a
         return await read_progress(session, erasure_id)
 
 
+class _HasJustMerged(Exception):  # noqa: N818 - no error: it is done again
+    """A merger of the person has begun since those before were completed."""
+
+
 async def _begin(session: AsyncSession, user_id: str, *, content: bool, asked_by: str) -> UUID | None:
-    """Delete a user; return the id of the erasure, whose receipt says what there was."""
+    """Delete a user; return the id of the erasure, whose receipt says what there was. Raises `_HasJustMerged`."""
     user_id = await person_of(session, user_id)
-    # With this lock nobody posts for the user between the count and the deletion.
+    # With this lock nobody posts for the user between the count and the deletion, and no merger of them begins.
     user = await session.scalar(select(User).where(User.id == user_id).with_for_update())
     if user is None:
         return await delete_user(session, user_id, content=content)
+    if user.merged_into is not None or await find_unfinished(session, user_id):
+        raise _HasJustMerged
     was_deleted = user.deleted_at is not None
     counts = asdict((await preview_erasure(session, user_id, content=content)).erased)
     erasure_id = await delete_user(session, user_id, content=content)

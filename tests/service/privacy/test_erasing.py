@@ -3,10 +3,13 @@
 import pytest
 from sqlalchemy import text
 
+from services.conversations.identity.merging import begin_merge
+from services.conversations.messaging.merged_ids import finish_merges
 from services.conversations.privacy import erasing
 from services.conversations.privacy.erasing import HeldCounts
-from shared.database import SessionFactory
+from shared.database import SessionFactory, transaction
 from tests.service.helpers.callers import ORDER, Caller, problem
+from tests.service.messaging.test_deleting import everything, waiting_for_a_lock
 
 NOTHING = dict.fromkeys(HeldCounts.__dataclass_fields__, 0)
 
@@ -91,3 +94,37 @@ async def _die(*_: object) -> bool:
 async def test_a_user_who_was_never_known_has_no_receipt(shop: Caller) -> None:
     answer = await shop.call("DELETE", "/users/never")
     assert (answer.status_code, "location" in answer.headers) == (204, False)
+
+
+async def test_a_merger_that_begins_meanwhile_is_completed_first(
+    anna: Caller, ben: Caller, conversations: SessionFactory, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    for caller in (anna, ben):
+        await caller.open(body="A secret")
+    completed: list[int] = []
+
+    async def complete(sessions: SessionFactory, user_id: str) -> None:
+        completed.append(await finish_merges(sessions, user_id))
+        if len(completed) == 1:
+            async with transaction(sessions) as session:
+                await begin_merge(session, "anna", "ben")
+
+    monkeypatch.setattr(erasing, "finish_merges", complete)
+    receipt = await erasing.erase_user(conversations, "ben", content=True, asked_by="shop")
+    assert completed == [0, 1]
+    assert receipt is not None
+    assert (receipt.counts or {})["conversations"] == 2
+    assert "A secret" not in await everything(conversations)
+
+
+async def test_a_deletion_that_waits_for_a_merger_erases_the_person(
+    anna: Caller, ben: Caller, shop: Caller, conversations: SessionFactory
+) -> None:
+    for caller in (anna, ben):
+        await caller.open(body="A secret")
+    async with transaction(conversations) as session:
+        await begin_merge(session, "anna", "ben")
+        deleting = await waiting_for_a_lock(conversations, shop.call("DELETE", "/users/anna?content=true"))
+    receipt = await shop.get((await deleting).headers["location"].removeprefix("/api/v1/store"))
+    assert (receipt["user_id"], receipt["counts"]["conversations"]) == ("ben", 2)
+    assert "A secret" not in await everything(conversations)
