@@ -14,6 +14,7 @@ from services.conversations.errors import IdempotencyKeyReused, RateLimited, Upl
 from services.conversations.rules import FileState, Side, ThumbnailState
 from services.conversations.settings import StoreSettings
 from shared.database import Driver
+from shared.principal import CallerMerged
 from shared.problems import Unauthenticated
 
 MAX_OPEN = 10  # uploads of a user at the same time
@@ -46,12 +47,15 @@ class Stored:
 async def begin_upload(session: AsyncSession, upload: Upload, bytes_per_day: int) -> UUID:
     """Add the row of an upload; return its id. Commit before the file is stored.
 
-    `bytes_per_day` limits customers; 0 means no limit. Raises `RateLimited`, `UploadsFull`, or `Unauthenticated` for a
-    deleted user.
+    `bytes_per_day` limits customers; 0 means no limit. Raises `RateLimited`, `UploadsFull`, `Unauthenticated` for a
+    deleted user, or `CallerMerged`.
     """
     # Serializes a user's uploads, so that together they stay within the limit.
     values: dict[str, Any] = {"user": upload.uploader_id, "least": LEAST_BYTES}
-    if await session.scalar(_LOCK_USER, values) is None:
+    user = (await session.execute(_LOCK_USER, values)).one_or_none()
+    if user is not None and user.merged_into is not None:  # just now
+        raise CallerMerged(upload.uploader_id, user.merged_into)
+    if user is None or user.deleted_at is not None:
         raise Unauthenticated("This user was deleted.")
     used, seconds, uploading = (await session.execute(_USED, values)).one()
     if uploading >= MAX_OPEN:
@@ -107,7 +111,7 @@ async def purge_unsent(session: AsyncSession, _: StoreSettings, *, size: int) ->
 
 _COLUMNS = "id, name, size, content_type, sha256, state, width, height, thumbnail"
 
-_LOCK_USER = text("select id from users where id = :user and deleted_at is null for no key update")
+_LOCK_USER = text("select deleted_at, merged_into from users where id = :user for no key update")
 _USED = text(f"""
     select coalesce(sum(greatest(size, :least)), 0)::bigint,
         coalesce(ceil(extract(epoch from min(created_at) + interval '1 day' - clock_timestamp())), {DAY})::int,

@@ -18,6 +18,7 @@ from sqlalchemy.ext.asyncio import AsyncSession
 from services.conversations.event_log.position import encode_position
 from services.conversations.messaging.counts import unread_count_sql
 from services.conversations.messaging.email_stops import stop_of_all_sql
+from services.conversations.messaging.merged_ids import refused_caller
 from services.conversations.models import BrowserSession
 from services.conversations.records import CALLER_JSON
 from services.conversations.rules import Side
@@ -49,15 +50,15 @@ class PageContext:
 
 
 async def begin(session: AsyncSession, user_id: str, side: Side, *, csrf: str | None = None) -> BrowserSession:
-    """Start a session for a known user, always with a new id. Raises `Unauthenticated` for a deleted user.
+    """Start a session for a known user, always with a new id.
 
     `csrf` is the token of the session of the same user that this one replaces, so that forms in open pages keep
-    working.
+    working. Raises `Unauthenticated` for a deleted user, or `CallerMerged`.
     """
     values = {"user_id": user_id, "role": side, "csrf": csrf or secrets.token_urlsafe(32)}
     browser_session: BrowserSession | None = await session.scalar(select(BrowserSession).from_statement(_BEGIN), values)
     if browser_session is None:
-        raise Unauthenticated("This user was deleted.")
+        raise await refused_caller(session, user_id)
     return browser_session
 
 

@@ -4,6 +4,7 @@ import asyncio
 import json
 from typing import Any
 
+import httpx2
 from sqlalchemy import text
 
 from services.conversations.identity.merging import begin_merge
@@ -17,6 +18,7 @@ from shared.events import EventType
 from shared.settings import Role
 from tests.helpers.sse_client import reading
 from tests.helpers.waiting import eventually
+from tests.service.helpers.browser import Browser
 from tests.service.helpers.callers import ORDER, Caller, logged, problem
 from tests.service.helpers.live_api import Live, until_ended, until_received
 from tests.service.messaging.test_deleting import waiting_for_a_lock
@@ -164,6 +166,30 @@ async def test_a_conversation_opened_during_the_merger_is_the_persons(
         await begin_merge(session, "anna", "ben")
         opening = await waiting_for_a_lock(conversations, anna.open(body="Hello?"))
     assert (await opening)["user"]["id"] == "ben"
+
+
+async def test_a_file_uploaded_during_the_merger_is_the_persons(
+    anna: Caller, ben: Caller, conversations: SessionFactory
+) -> None:
+    await anna.open()
+    conversation = (await ben.open())["id"]
+    async with transaction(conversations) as session:
+        await begin_merge(session, "anna", "ben")
+        upload = await waiting_for_a_lock(conversations, anna.upload(b"x"))
+    assert (await ben.post(conversation, "", attachments=[(await upload)["id"]]))["attachments"]
+
+
+async def test_a_session_that_begins_during_the_merger_is_the_persons(
+    api: httpx2.AsyncClient, ben: Caller, conversations: SessionFactory
+) -> None:
+    browser = Browser(api)
+    await ben.open(subject="Of Ben")
+    await browser.sign_in("anna")
+    async with transaction(conversations) as session:
+        await begin_merge(session, "anna", "ben")
+        starting = await waiting_for_a_lock(conversations, browser.sign_in("anna"))
+    assert (await starting).status_code == 303
+    assert "Of Ben" in (await browser.get("/dashboard/messages/")).text
 
 
 async def test_an_idempotency_key_of_the_old_id_still_works(anna: Caller, ben: Caller, shop: Caller) -> None:
