@@ -112,19 +112,24 @@ async def post_inbound(
         values["user_id"] = posted_by or user_id
         if values["user_id"] is None:
             raise Invalid("Say which admin writes this.", ("body", "user_id"), "missing")
-    elif user_id not in (None, email.user_id):
+    elif user_id not in (None, email.user_id) and await _person_id(session, user_id) != email.user_id:
         raise Invalid("The conversation is another customer's.", ("body", "user_id"), "other_customer")
     await _move(session, inbound_id, values)
 
 
 async def _customer(session: AsyncSession, user_id: str | None) -> str:
-    """Return the id of a present customer. Raises `Invalid`."""
+    """Return the id of a present customer, which is another one for a merged id. Raises `Invalid`."""
     if user_id is None:
         raise Invalid("Choose the customer who wrote this email.", ("body", "user_id"), "missing")
-    person = await session.get(Person, user_id)
+    person = await session.get(Person, await _person_id(session, user_id))
     if person is None or person.deleted or person.role not in {None, Role.CUSTOMER}:
         raise Invalid("There is no such customer.", ("body", "user_id"), "unknown_customer")
-    return user_id
+    return person.id
+
+
+async def _person_id(session: AsyncSession, user_id: str | None) -> str | None:
+    """Return whose id this is: the id of the person, which is this one unless it was merged."""
+    return await session.scalar(select(Person.merged_into).where(Person.id == user_id)) or user_id
 
 
 async def discard_inbound(session: AsyncSession, inbound_id: UUID) -> None:

@@ -202,6 +202,27 @@ async def test_an_admin_chooses_the_customer_of_a_held_email(
     assert (item["state"], item["user_id"], item["posted_by"]) == ("posted", "anna", "sam")
 
 
+async def test_the_old_id_of_a_merged_customer_means_the_person(
+    known: Rig, notifications_api: httpx2.AsyncClient, acting_as: Any
+) -> None:
+    await known.send_email()
+    await known.deliver(known.reply(From="anna@work.test"))
+    await known.deliver(known.letter(From="anna@work.test"), LETTERS)
+    merged = {"into": "bert"}
+    await known.anna.api.post("/api/v1/store/users/anna/merge", json=merged, headers=known.shop_headers)
+    await learn(known)
+    for row in await known.rows():
+        path = f"{HELD_PATH}/{row.id}/post"
+        for user_id, status in (("carl", 422), ("anna", 204)) if row.kind == "message" else (("anna", 204),):
+            answer = await notifications_api.post(path, json={"user_id": user_id}, headers=acting_as("sam", "admin"))
+            assert answer.status_code == status, answer.text
+    while await known.post():
+        pass
+    assert await known.states() == [("posted", None)] * 2
+    assert [each["user"]["id"] for each in await conversations(known)] == ["bert"] * 2
+    assert {row.user_id for row in await known.rows()} == {"bert"}
+
+
 async def test_a_customer_who_is_none_any_more_leaves_the_email_to_an_admin(known: Rig) -> None:
     await known.deliver(known.letter(), LETTERS)
     admin = {"role": "admin", "email": SENDER}
