@@ -14,7 +14,7 @@ from services.conversations.attachments.names import safe_name
 from services.conversations.privacy.archive import Archive, Write
 from services.conversations.privacy.notifications import Notifications
 from services.conversations.privacy.pages import Pages, local_now
-from services.conversations.privacy.queries import PersonRow, Queries, TalkRow
+from services.conversations.privacy.queries import PersonRow, Queries, TalkRow, list_ids
 from services.conversations.records import OrderRow
 from services.conversations.rules import EntryKind, FileState, Side
 from services.conversations.settings import ExportSettings
@@ -50,15 +50,14 @@ async def prepare_export(sources: Sources, user_id: str, *, internal: bool) -> "
     With `internal` it contains the notes and labels in the person's conversations. Raises `NotFound`, and
     `NotificationsUnavailable` because without that service's part the export would look whole and not be.
     """
-    async with sources.acquire() as connection:  # of a merged id everything is the person's
-        user_id = await connection.fetchval("select merged_into from users where id = $1", user_id) or user_id
+    *merged, user_id = await list_ids(sources.acquire, user_id)  # of a merged id everything is the person's
     queries = Queries(sources.acquire, user_id)
     person = await queries.find_person()
     if person is None:
         raise NotFound("There is no user with this id.")
     if person.deleted_at is not None:
         raise NotFound("This user was deleted. Nothing that remains of them has a name or an address.")
-    notifications = Notifications(sources.notifications, user_id)
+    notifications = Notifications(sources.notifications, [*merged, user_id])
     wishes = await notifications.read_profile()
     talks, worked = await queries.list_talks(), await queries.has_worked()
     return Export(sources, person, talks, wishes, queries, notifications, internal=internal, worked=worked)

@@ -1,6 +1,6 @@
 """What the notifications service holds of a person, read from its internal API."""
 
-from collections.abc import AsyncIterator, Mapping
+from collections.abc import AsyncIterator, Mapping, Sequence
 from http import HTTPStatus
 from typing import Any, ClassVar, Final
 from urllib.parse import quote
@@ -27,10 +27,13 @@ class NotificationsUnavailable(Unavailable):
 
 
 class Notifications:
-    """The part of a person in the notifications service. Each method raises `NotificationsUnavailable`."""
+    """The part of a person in the notifications service. Each method raises `NotificationsUnavailable`.
 
-    def __init__(self, client: httpx2.AsyncClient | None, user_id: str) -> None:
-        self._client, self._user_id = client, user_id
+    `user_ids`: all ids of the person, their own one last, because the previous release reads the last one only.
+    """
+
+    def __init__(self, client: httpx2.AsyncClient | None, user_ids: Sequence[str]) -> None:
+        self._client, self._user_ids = client, user_ids
 
     async def read_profile(self) -> dict[str, Any]:
         """Return what is known of the person, and what they want of emails."""
@@ -58,7 +61,7 @@ class Notifications:
             raise NotificationsUnavailable(f"CHATS_FEED_SECRET is not set. {_WHAT_TO_DO}")
         try:
             answer = await self._client.get(
-                f"/internal/people{path}", params={"user_id": self._user_id, **(parameters or {})}
+                f"/internal/people{path}", params={"user_id": self._user_ids, **(parameters or {})}
             )
         except httpx2.HTTPError:
             raise NotificationsUnavailable(f"The notifications service does not answer. {_WHAT_TO_DO}") from None

@@ -15,6 +15,7 @@ from shared.database import ConnectionProvider, request_connection
 
 PAGE: Final = 100
 _IDS: Final = 10_000  # ids read at once
+_NEWEST_MERGED: Final = 50  # ids, which must fit into an address
 _FIRST_ID: Final = UUID(int=0)
 _LONG_AGO: Final = datetime.fromisoformat("0001-01-01T00:00:00+00:00")
 
@@ -50,6 +51,17 @@ class TalkRow(NamedTuple):
     created_at: datetime
     last_activity_at: datetime
     labels: list[str]
+
+
+async def list_ids(acquire: ConnectionProvider, user_id: str) -> list[str]:
+    """Return the newest ids that were merged into the person to whom an id belongs, then the person's own.
+
+    What is of older ones has long been the person's, also in the notifications service.
+    """
+    async with request_connection(acquire) as connection:
+        person_id = await connection.fetchval("select merged_into from users where id = $1", user_id) or user_id
+        rows = await connection.fetch(_MERGED, person_id, _NEWEST_MERGED)
+    return [*(row["id"] for row in rows), person_id]
 
 
 class Queries:
@@ -149,6 +161,7 @@ class Queries:
             return await connection.fetch(statement, *values)
 
 
+_MERGED: Final = "select id from users where merged_into = $1 order by merged_at desc nulls first limit $2"
 _PERSON: Final = f"select {columns(PersonRow, 'u')} from users as u where u.id = $1"  # noqa: S608 - built from constants
 _SESSIONS: Final = "select created_at, last_seen_at from sessions where user_id = $1 order by created_at"
 _TALKS: Final = """

@@ -69,14 +69,14 @@ async def list_stops(
     return await feed.list_stops(session, after=after, limit=limit)
 
 
-UserId = Annotated[StoreId, Query()]
+UserIds = Annotated[list[StoreId], Query(alias="user_id", min_length=1)]
 
 
 @router.get("/people")
-async def read_person(request: Request, user_id: UserId) -> Response:
+async def read_person(request: Request, user_ids: UserIds) -> Response:
     """Return what is known of a person, for an export of their data."""
     async with request_connection(app_state(request).acquire) as connection:
-        found = await person_queries.read_profile(connection, user_id)
+        found = await person_queries.read_profile(connection, user_ids)
     return _json(found)
 
 
@@ -84,21 +84,21 @@ async def read_person(request: Request, user_id: UserId) -> Response:
 async def list_of_person(
     request: Request,
     holding: person_queries.Holding,
-    user_id: UserId,
+    user_ids: UserIds,
     after: UUID = FIRST_ID,
     limit: Annotated[int, Query(ge=1, le=1000)] = 500,
 ) -> Response:
     """Return a page of what a person has: notifications, emails to them, or emails from them."""
     async with request_connection(app_state(request).acquire) as connection:
-        items = await person_queries.list_held_of(connection, holding, user_id, after, limit)
+        items = await person_queries.list_held_of(connection, holding, user_ids, after, limit)
     return _json({"items": items, "last": items[-1]["id"] if len(items) == limit else None})
 
 
 @router.get("/people/inbound-emails/{inbound_id}")
-async def read_original_of_person(request: Request, inbound_id: UUID, user_id: UserId) -> Response:
+async def read_original_of_person(request: Request, inbound_id: UUID, user_ids: UserIds) -> Response:
     """Return an email of a person as it came in."""
     async with request_connection(app_state(request).acquire) as connection:
-        original = await person_queries.read_original_of(connection, user_id, inbound_id)
+        original = await person_queries.read_original_of(connection, user_ids, inbound_id)
     if original is None:
         raise NotFound("There is no such email, or its original is not kept any more.")
     return Response(original, media_type="message/rfc822")

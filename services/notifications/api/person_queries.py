@@ -1,4 +1,7 @@
-"""What this service holds of a person, for an export of their data by the conversations service."""
+"""What this service holds of a person, for an export of their data by the conversations service.
+
+That names all ids of the person, their own one last: what is of a merged id is moved when its event is handled.
+"""
 
 from collections.abc import Sequence
 from enum import StrEnum
@@ -18,22 +21,22 @@ class Holding(StrEnum):
     INBOUND = "inbound-emails"
 
 
-async def read_profile(connection: Driver, user_id: str) -> dict[str, Any]:
+async def read_profile(connection: Driver, user_ids: Sequence[str]) -> dict[str, Any]:
     """Return what is known of a person, and what they want of emails."""
-    [row] = await connection.fetch(_PROFILE, user_id)
+    [row] = await connection.fetch(_PROFILE, user_ids, user_ids[-1])
     return dict(row)
 
 
 async def list_held_of(
-    connection: Driver, holding: Holding, user_id: str, after: UUID, limit: int
+    connection: Driver, holding: Holding, user_ids: Sequence[str], after: UUID, limit: int
 ) -> Sequence[dict[str, Any]]:
     """Return what a person has after an id."""
-    return [dict(row) for row in await connection.fetch(_HELD[holding], user_id, after, limit)]
+    return [dict(row) for row in await connection.fetch(_HELD[holding], user_ids, after, limit)]
 
 
-async def read_original_of(connection: Driver, user_id: str, inbound_id: UUID) -> bytes | None:
+async def read_original_of(connection: Driver, user_ids: Sequence[str], inbound_id: UUID) -> bytes | None:
     """Return an email of a person as it came in; None if it is not theirs, or not kept any more."""
-    original: bytes | None = await connection.fetchval(_ORIGINAL, user_id, inbound_id)
+    original: bytes | None = await connection.fetchval(_ORIGINAL, user_ids, inbound_id)
     return original
 
 
@@ -42,19 +45,19 @@ _PROFILE: Final = """
         (
             select coalesce(jsonb_agg(jsonb_build_object(
                 'conversation_id', conversation_id, 'since', muted_at
-            ) order by id), '[]') from mutes where user_id = $1
+            ) order by id), '[]') from mutes where user_id = any($1::text[])
         ) as muted,
         (
             select coalesce(jsonb_agg(jsonb_build_object(
                 'reason', reason, 'status', status, 'since', since
-            ) order by id), '[]') from suppressions where user_id = $1
+            ) order by id), '[]') from suppressions where user_id = any($1::text[])
         ) as suppressed,
         (
             select jsonb_build_object(
                 'types', preferences, 'quiet_start', quiet_start, 'quiet_end', quiet_end, 'digest_at', digest_at
-            ) from bells where admin_id = $1
+            ) from bells where admin_id = $2
         ) as preferences
-    from (select $1 as id) as wanted left join people as person on person.id = wanted.id
+    from (select $2::text as id) as wanted left join people as person on person.id = wanted.id
 """
 
 _NOT_DELETED: Final = """not exists (
@@ -64,29 +67,36 @@ _NOT_DELETED: Final = """not exists (
 # An email that came in belongs to its author. One that became no message may be a stranger's, who answered an email to
 # this person. A held one whose author is not known belongs to the only person who has its sender's address.
 _OF_PERSON: Final = f"""
-    (held.user_id = $1 and (
+    (held.user_id = any($1::text[]) and (
         held.state in ('{InboundState.RECEIVED}', '{InboundState.POSTED}')
-        or held.from_address = (select lower(email) from people where id = $1)
+        or held.from_address in (select lower(email) from people where id = any($1))
     ) or (held.state = '{InboundState.HELD}' and held.user_id is null and held.from_address in (
-        select lower(person.email) from people as person where person.id = $1 and not exists (
-            select from people as other where lower(other.email) = lower(person.email) and other.id <> $1
+        select lower(person.email) from people as person where person.id = any($1) and not exists (
+            select from people as other where lower(other.email) = lower(person.email) and other.id <> all($1)
         )
     )))
 """  # noqa: S608 - built from constants
 
+
+def _of_each_id(query: str) -> str:
+    """Return the SQL of a page of rows, of which `query` finds those of the id `own.id`, by an index in their order."""
+    return f"""
+        select held.* from unnest($1::text[]) as own (id) cross join lateral ({query} order by id limit $3) as held
+        order by id limit $3
+    """  # noqa: S608 - built from constants
+
+
 _HELD: Final = {
-    Holding.NOTIFICATIONS: f"""
+    Holding.NOTIFICATIONS: _of_each_id(f"""
         select id, conversation_id, message_id, number, subject, preview, created_at, read_at
-        from notifications as held
-        where user_id = $1 and id > $2 and {_NOT_DELETED} order by id limit $3
-    """,  # noqa: S608 - built from constants
-    Holding.ADMIN_NOTIFICATIONS: f"""
+        from notifications as held where user_id = own.id and id > $2 and {_NOT_DELETED}
+    """),  # noqa: S608 - built from constants
+    Holding.ADMIN_NOTIFICATIONS: _of_each_id(f"""
         select id, type, conversation_id, number, subject, occurred_at
-        from admin_notifications as held
-        where recipient_id = $1 and id > $2 and {_NOT_DELETED} order by id limit $3
-    """,  # noqa: S608 - built from constants
+        from admin_notifications as held where recipient_id = own.id and id > $2 and {_NOT_DELETED}
+    """),  # noqa: S608 - built from constants
     # The subject of a deleted conversation may not be erased yet.
-    Holding.EMAILS: f"""
+    Holding.EMAILS: _of_each_id(f"""
         select id, conversation_id, case when {_NOT_DELETED} then subject end as subject, state, reason,
             to_address as "to", created_at, finished_at,
             array(
@@ -97,9 +107,8 @@ _HELD: Final = {
                     'at', finished_at, 'outcome', outcome, 'code', code, 'reply', reply
                 ) order by id), '[]') from email_tries where email_id = held.id
             ) as attempts
-        from emails as held
-        where recipient_id = $1 and audience <> '{Audience.SUPPORT}' and id > $2 order by id limit $3
-    """,  # noqa: S608 - built from constants
+        from emails as held where recipient_id = own.id and audience <> '{Audience.SUPPORT}' and id > $2
+    """),  # noqa: S608 - built from constants
     Holding.INBOUND: f"""
         select id, conversation_id, kind as becomes, message_id, message_number, from_address as "from", size, state,
             reason, received_at, finished_at, original is not null as original

@@ -266,3 +266,19 @@ async def test_what_a_merger_has_not_moved_yet_is_in_it(
         await begin_merge(session, "anna", "ben")  # and its process died
     archive = await export(shop, "ben")
     assert {"data/conversations/0001.json", "data/conversations/0002.json"} <= set(archive.namelist())
+
+
+async def test_it_has_what_the_notifications_service_has_of_an_old_id(
+    shop: Caller, ben: Caller, sweeping: Sweeper, conversation: str
+) -> None:
+    await ben.open()
+    await sweeping.number()
+    await sweeping.catch_up_fully()
+    await shop.call("POST", "/users/anna/merge", {"into": "ben"})
+    for _ in range(2):
+        archive = await export(shop, "ben")
+        assert [each["conversation_id"] for each in data(archive, "notifications")] == [conversation]
+        assert len(data(archive, "emails")) == 1
+        assert len(data(archive, "person")["emails"]["muted"]) == 1
+        await sweeping.number()
+        await sweeping.catch_up_fully()  # the second time, it knows of the merger
