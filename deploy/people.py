@@ -1,10 +1,10 @@
 """`chats people`: what operators do with a person's data, directly on the conversations database."""
 
 import os
-import stat
 from contextlib import suppress
 from dataclasses import asdict
 from pathlib import Path
+from tempfile import mkstemp
 from typing import BinaryIO
 
 import typer
@@ -46,9 +46,9 @@ def export_person(user_id: str, output: Path | None, *, internal: bool) -> None:
                 act = Act(AuditAction.USER_EXPORTED, OPERATOR, target_id=user_id, data=data, role=ActorRole.STORE)
                 await record(session, act)
             path = output or Path(export.file_name)
-            part = path.with_name(f"{path.name}.part")
+            part, opened = _create_beside(path)
             try:
-                with _create(part) as file:
+                with opened as file:
 
                     async def write(chunk: bytes) -> None:
                         file.write(chunk)
@@ -96,7 +96,7 @@ def _described(counts: HeldCounts) -> str:
     return ", ".join(parts) or "nothing"
 
 
-def _create(path: Path) -> BinaryIO:
-    """Open a new file that only its owner can read."""
-    descriptor = os.open(path, os.O_WRONLY | os.O_CREAT | os.O_TRUNC, stat.S_IRUSR | stat.S_IWUSR)
-    return os.fdopen(descriptor, "wb")
+def _create_beside(path: Path) -> tuple[Path, BinaryIO]:
+    """Create a file in the same folder, which only its owner can read."""
+    descriptor, name = mkstemp(".part", f"{path.name[:100]}.", path.parent)
+    return Path(name), os.fdopen(descriptor, "wb")

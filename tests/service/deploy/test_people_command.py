@@ -37,6 +37,7 @@ async def test_an_export_is_a_whole_file_or_none(
     file = await anna.upload(b"of Anna", "a.txt")
     await anna.post(conversation, "", attachments=[file["id"]])
     path = tmp_path / "anna.zip"
+    (tmp_path / "anna.zip.part").symlink_to(tmp_path / "another file")
     settings = ApiSettings(
         notifications_database_url=databases["notifications"], auth_secret=[SECRET], feed_secret=FEED_SECRET
     )
@@ -51,7 +52,7 @@ async def test_an_export_is_a_whole_file_or_none(
     path.unlink()
     away = await chats_people(databases, files_url, url, "export", "anna", "-o", str(path))
     assert "notifications service does not answer" in str(away.exception)
-    assert files_in(tmp_path, "anna.zip") == []
+    assert [file.name for file in files_in(tmp_path, "a")] == ["anna.zip.part"]
 
 
 async def test_a_customer_is_merged_and_exported_under_both_ids(
