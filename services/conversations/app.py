@@ -35,6 +35,7 @@ from services.conversations.event_log.append import announce_appends
 from services.conversations.identity.access import KnownUserCache, SessionChecks
 from services.conversations.messaging.batching import GroupCommit
 from services.conversations.messaging.merged_ids import finish_merges
+from services.conversations.privacy.export import MAX_EXPORTS
 from services.conversations.rate_limits.failopen_redis import FailopenRedis
 from services.conversations.rate_limits.policy import Limits, SignInOrigins
 from services.conversations.realtime.hub import Hub
@@ -141,6 +142,7 @@ def create_app(settings: ApiSettings) -> FastAPI:
     state.presence_feed = presence_feed
     state.files = open_files(settings)
     state.notifications = notifications
+    state.export_places = asyncio.Semaphore(MAX_EXPORTS)
     state.limits = Limits(settings, redis)
     state.stream_quota = stream_quota
     state.sign_in_origins = SignInOrigins()

@@ -1,7 +1,7 @@
 """Routes for the store's backend about a person's data: the export of all of it, and what a deletion would erase."""
 
 import asyncio
-from collections.abc import Awaitable, Callable, Mapping
+from collections.abc import AsyncIterator, Awaitable, Callable, Mapping
 from typing import Annotated, Any, Final
 
 import structlog
@@ -45,9 +45,19 @@ _ARCHIVE: dict[int | str, dict[str, Any]] = {
 log = structlog.get_logger()
 
 
+async def _hold_place(request: Request) -> AsyncIterator[None]:
+    """Hold one of this process's places for exports until the response is sent. Raises `Unavailable` without one."""
+    places = api_state(request).export_places
+    if places.locked():
+        raise Unavailable("Other exports are under way. Try again later.")
+    async with places:
+        yield
+
+
 @router.get(
     "/users/{user_id}/export",
     summary="Export a person's data",
+    dependencies=[Depends(_hold_place)],
     response_class=Response,
     responses={**problem_responses(NotFound, Unavailable, NotificationsUnavailable), **_ARCHIVE},
 )
@@ -62,7 +72,7 @@ async def export_user(
     """Return everything of a person as one ZIP archive: JSON for programs, pages to read, and all files.
 
     The archive is made while it is sent. If that fails, the connection is cut, and what has arrived is no valid
-    archive. Without the notifications service nothing is exported: 503.
+    archive. Without the notifications service nothing is exported: 503, as while two others are made.
     """
     state = api_state(request)
     await finish_merges(state.sessions, user_id)  # else what has not moved yet would be missing

@@ -1,5 +1,6 @@
 """The types of what the application of this service keeps in `app.state`."""
 
+import asyncio
 from typing import cast
 
 import httpx2
@@ -33,6 +34,8 @@ class ApiState(AppState):
     files: FileStore
     notifications: httpx2.AsyncClient | None
     """The notifications API's own port; None if CHATS_FEED_SECRET is not set."""
+    export_places: asyncio.Semaphore
+    """For the exports of persons' data that are made at the same time."""
     reads: ReadLog
     limits: Limits
     stream_quota: StreamQuota

@@ -22,6 +22,7 @@ from shared.database import ConnectionProvider
 from shared.problems import NotFound
 from shared.response_body import write_json
 
+MAX_EXPORTS: Final = 2  # made by a process at the same time: each takes up to a core
 _MOST_BYTES: Final = 64 * 1024  # of a message as JSON or HTML, with its files' names
 _SHOWN_KINDS: Final = (EntryKind.STATUS, EntryKind.REMOVAL, EntryKind.POSTED_EMAIL)
 _INTERNAL_KINDS: Final = (EntryKind.NOTE, EntryKind.LABELS)

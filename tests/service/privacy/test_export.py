@@ -282,3 +282,23 @@ async def test_it_has_what_the_notifications_service_has_of_an_old_id(
         assert len(data(archive, "person")["emails"]["muted"]) == 1
         await sweeping.number()
         await sweeping.catch_up_fully()  # the second time, it knows of the merger
+
+
+async def test_a_process_makes_two_at_the_same_time(shop: Caller, monkeypatch: pytest.MonkeyPatch) -> None:
+    await shop.call("PUT", "/users/new", {})
+    check, may_end, ending = queries.Queries.check_still_there, asyncio.Event(), []
+
+    async def wait(self: queries.Queries, talks: list[queries.TalkRow]) -> None:
+        ending.append(self)
+        await may_end.wait()
+        await check(self, talks)
+
+    monkeypatch.setattr(queries.Queries, "check_still_there", wait)
+    exports = [asyncio.create_task(export(shop, "new")) for _ in range(2)]
+    await eventually(lambda: len(ending) == 2)
+    refused = await shop.call("GET", "/users/new/export")
+    assert problem(refused) == (503, "unavailable")
+    assert refused.headers["retry-after"] == "5"
+    may_end.set()
+    await asyncio.gather(*exports)
+    assert await export(shop, "new")
