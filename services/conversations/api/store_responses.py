@@ -43,7 +43,8 @@ class LineOut:
 class ErasureOut:
     """A user's erasure, and its receipt. `erased` counts rows, also of copies, so far.
 
-    `counts` is what there was to erase when `asked_by` asked; both are null for erasures of earlier versions.
+    `counts` is what there was to erase when `asked_by` asked; both are null for erasures of earlier versions. The
+    notifications service, which erases notifications and emails when it handles the deletion, is not counted.
     """
 
     id: UUID
