@@ -93,13 +93,14 @@ def _reason(value: str | None) -> InboundReason | None:
 _CAPS: Final = (INBOUND_PER_HOUR, HELD_OF_CONVERSATION, HELD_OF_SENDER, HELD_OF_STRANGERS, HELD_BYTES)
 _WAITS_OR_POSTED: Final = f"state in ('{InboundState.RECEIVED}', '{InboundState.POSTED}')"
 # UUIDv7 ids are in the order of time. A subquery makes the bound once, so that PostgreSQL can use the indexes.
-# The deletion of the conversation locks its mark: it erases this row, or is seen here.
+# The deletion of the conversation locks its mark: it erases this row, or is seen here. Its customer may have been
+# merged while the email was transferred.
 # What is held is counted only for an email that would be held.
 _INSERT: Final = f"""
 with mark as (select deleted_at from marks where conversation_id = $1 for share),
 email (conversation_id, email_id, user_id, read_up_to, same_as, sender, size, original, state, reason, kind) as (
-    values ($1::uuid, $2::uuid, $3::text, $4::int, $5::text, $6::text, $7::int, $8::bytea, $9::text, $10::text,
-        $11::text)
+    values ($1::uuid, $2::uuid, coalesce((select merged_into from people where id = $3), $3::text), $4::int, $5::text,
+        $6::text, $7::int, $8::bytea, $9::text, $10::text, $11::text)
 ), counted as (
     select email.*, state = '{InboundState.RECEIVED}' and (
         (
@@ -108,7 +109,8 @@ email (conversation_id, email_id, user_id, read_up_to, same_as, sender, size, or
         ) >= $12::int
         or $11 = '{InboundKind.CONVERSATION}' and (
             select count(*) from inbound_emails
-            where user_id = $3 and id > (select uuidv7(interval '-1 hour')) and kind = $11 and {_WAITS_OR_POSTED}
+            where user_id = email.user_id and id > (select uuidv7(interval '-1 hour')) and kind = $11
+                and {_WAITS_OR_POSTED}
         ) >= $12
     ) as too_many
     from email
@@ -150,7 +152,7 @@ select conversation_id, email_id, user_id, read_up_to, same_as, sender, size,
     kind
 from bounded
 where not exists (select from mark where deleted_at is not null)
-    and not exists (select from people where id = $3 and deleted)
+    and not exists (select from people where id = bounded.user_id and deleted)
 on conflict (conversation_id, same_as) do nothing
 returning id, state, reason
 ), told as (

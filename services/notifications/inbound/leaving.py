@@ -71,14 +71,16 @@ from emails where id = $1 and audience = 'customer'
 # Where emails are stopped already nothing is written, so that no number of such emails fills the table.
 _LEAVE: Final = f"""
 with mark as (select deleted_at from marks where conversation_id = $1 for share),
+leaver as (select coalesce((select merged_into from people where id = $3), $3::text) as id), -- merged meanwhile
 taken as (
     insert into inbound_emails (conversation_id, email_id, user_id, read_up_to, same_as, from_address, size, state,
         reason, finished_at)
-    select $1::uuid, $2::uuid, $3::text, 0, $4::text, $5::text, $6::int, '{InboundState.IGNORED}',
+    select $1::uuid, $2::uuid, leaver.id, 0, $4::text, $5::text, $6::int, '{InboundState.IGNORED}',
         '{InboundReason.LEFT}', clock_timestamp()
-    where not exists (select from mutes where user_id = $3 and conversation_id = $1)
+    from leaver
+    where not exists (select from mutes where user_id = leaver.id and conversation_id = $1)
         and not exists (select from mark where deleted_at is not null)
-        and not exists (select from people where id = $3 and deleted)
+        and not exists (select from people where id = leaver.id and deleted)
     on conflict (conversation_id, same_as) do nothing
     returning conversation_id, user_id
 ), muted as (

@@ -266,11 +266,8 @@ async def test_an_email_with_an_unusable_id_is_taken_in_once(rig: Rig, message_i
     assert await rig.states() == [("received", None)]
 
 
-@pytest.mark.parametrize("deletion", ["marks set deleted_at = now()", "people set deleted = true where id = 'anna'"])
-async def test_an_email_whose_conversation_or_customer_is_deleted_during_its_transfer_is_refused(
-    rig: Rig, deletion: str
-) -> None:
-    await rig.send_email()
+async def deliver_around(rig: Rig, *statements: str) -> int:
+    """Deliver a reply whose recipient is accepted before these statements; return the reply's code."""
 
     def begin() -> smtplib.LMTP:
         server = smtplib.LMTP("127.0.0.1", rig.port, timeout=20)
@@ -280,7 +277,24 @@ async def test_an_email_whose_conversation_or_customer_is_deleted_during_its_tra
         return server
 
     server = await asyncio.to_thread(begin)
-    await rig.run(f"update {deletion}")
+    for statement in statements:
+        await rig.run(statement)
     code, _ = await asyncio.to_thread(server.data, rig.reply().as_bytes())
     server.close()
-    assert (code, await rig.rows()) == (550, [])
+    return code
+
+
+@pytest.mark.parametrize("deletion", ["marks set deleted_at = now()", "people set deleted = true where id = 'anna'"])
+async def test_an_email_whose_conversation_or_customer_is_deleted_during_its_transfer_is_refused(
+    rig: Rig, deletion: str
+) -> None:
+    await rig.send_email()
+    assert (await deliver_around(rig, f"update {deletion}"), await rig.rows()) == (550, [])
+
+
+async def test_an_email_whose_customer_is_merged_during_its_transfer_is_the_persons(rig: Rig) -> None:
+    await rig.send_email()
+    person = "insert into people (id, version) values ('ben', 1)"
+    merger = "update people set deleted = true, merged_into = 'ben' where id = 'anna'"
+    assert await deliver_around(rig, person, merger) == 250
+    assert [(row.state, row.user_id) for row in await rig.rows()] == [("received", "ben")]

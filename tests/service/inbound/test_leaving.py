@@ -54,6 +54,14 @@ async def test_an_email_to_it_stops_emails_once_whatever_it_says_and_whoever_sen
     assert await mutes(rig) == [("anna", rig.conversation)]
 
 
+async def test_an_email_to_it_during_a_merger_stops_the_persons_emails(rig: Rig) -> None:
+    address = leave_address(await rig.send_email())
+    await rig.run("insert into people (id, version) values ('ben', 1)")
+    await rig.run("update people set deleted = true, merged_into = 'ben' where id = 'anna'")  # and nothing has moved
+    assert await rig.deliver(rig.reply(), address) is None
+    assert await mutes(rig) == [("ben", rig.conversation)]
+
+
 async def test_an_email_to_both_addresses_is_a_reply_as_well(rig: Rig) -> None:
     email = await rig.send_email()
     reply = rig.reply("The large one. No more emails.")
