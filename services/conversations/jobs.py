@@ -8,6 +8,8 @@ Copies share the work: each batch is a transaction that locks what it works on, 
 
 import asyncio
 import time
+from collections.abc import Awaitable, Callable
+from functools import partial
 from pathlib import Path
 
 import httpx2
@@ -38,7 +40,7 @@ from shared.database import SessionFactory, connection_provider, create_engine, 
 from shared.event_log.feed_client import create_feed
 from shared.processes import operations_routes, operations_server
 from shared.readiness import database_fault, newest_version, wait_for_database
-from shared.stopping import pause, run_until_stopped
+from shared.stopping import log_errors, pause, run_until_stopped
 
 INDEX_EVERY = 1.0  # seconds until the next look at the log, if there was nothing to index
 COUNT_EVERY = 2.0  # seconds until the next look at the log, if there was nothing to count
@@ -74,15 +76,18 @@ log = structlog.get_logger()
 
 
 async def run_jobs(settings: JobsSettings, host: str, port: int, stop: asyncio.Event) -> None:
-    """Run all jobs until `stop`. Each is a loop of its own, and an error in one ends none."""
+    """Run all jobs until `stop`, each in a loop of its own."""
     engine = create_engine(settings.conversations_database_url, application="chats-jobs", pool_size=6)
     sessions, version = create_sessions(engine), newest_version(Path(__file__).parent)
     async with operations_server(operations_routes(lambda: database_fault(engine, version)), host, port):
         await run_until_stopped(stop, wait_for_database(engine, version))
+        files = open_files(settings)
         async with asyncio.TaskGroup() as group:
-            group.create_task(_index(sessions, stop))
-            group.create_task(_count(sessions, stop))
-            group.create_task(_erase(sessions, stop))
+            index, count = partial(index_round, sessions), partial(count_round, sessions)
+            erase, delete = partial(erase_round, sessions), partial(delete_files, sessions, files, size=FILE_BATCH)
+            group.create_task(_repeat(index, INDEXED, stop, every=INDEX_EVERY, failure="indexing failed"))
+            group.create_task(_repeat(count, COUNTED, stop, every=COUNT_EVERY, failure="counting for reports failed"))
+            group.create_task(_repeat(erase, ERASED, stop, every=ERASE_EVERY, failure="erasure failed"))
             group.create_task(_merge(sessions, stop))
             group.create_task(_purge(sessions, settings, stop))
             if settings.auto_resolve_days:
@@ -92,8 +97,9 @@ async def run_jobs(settings: JobsSettings, host: str, port: int, stop: asyncio.E
             sender = Sender(settings.webhook_private_hosts)
             webhooks = Dispatcher(sessions, connection_provider(engine), sender, settings.webhook_retry_seconds)
             group.create_task(webhooks.run(stop))
-            files = open_files(settings)
-            group.create_task(_delete_files(sessions, files, stop))
+            group.create_task(
+                _repeat(delete, FILES_DELETED, stop, every=DELETE_FILES_EVERY, failure="deleting files failed")
+            )
             group.create_task(_scan_files(sessions, files, settings.scan_url, stop))
             if settings.feed_secret:
                 feed = create_feed(settings.notifications_url, settings.feed_secret.get_secret_value())
@@ -104,82 +110,33 @@ async def run_jobs(settings: JobsSettings, host: str, port: int, stop: asyncio.E
     await engine.dispose()
 
 
-async def _index(sessions: SessionFactory, stop: asyncio.Event) -> None:
-    """Index conversations for search."""
+async def _repeat(
+    work: Callable[[], Awaitable[int]], counter: Counter, stop: asyncio.Event, *, every: float, failure: str
+) -> None:
+    """Call `work` again and again: at once if the last call has found something to do, else after `every` seconds."""
     while not stop.is_set():
-        indexed = 0
-        try:
-            indexed = await index_round(sessions)
-        except Exception as error:  # it must not end the other jobs
-            log.warning("indexing failed, retrying", error=type(error).__name__)
-            log.debug("indexing failed", exc_info=True)
-        INDEXED.inc(indexed)
-        if not indexed:
-            await pause(stop, INDEX_EVERY)
-
-
-async def _count(sessions: SessionFactory, stop: asyncio.Event) -> None:
-    """Count conversations for reports."""
-    while not stop.is_set():
-        counted = 0
-        try:
-            counted = await count_round(sessions)
-        except Exception as error:  # it must not end the other jobs
-            log.warning("counting for reports failed, retrying", error=type(error).__name__)
-            log.debug("counting for reports failed", exc_info=True)
-        COUNTED.inc(counted)
-        if not counted:
-            await pause(stop, COUNT_EVERY)
-
-
-async def _erase(sessions: SessionFactory, stop: asyncio.Event) -> None:
-    """Erase deleted conversations and users in batches."""
-    while not stop.is_set():
-        rows = 0
-        try:
-            rows = await erase_round(sessions)
-        except Exception as error:  # it must not end the other jobs
-            log.warning("erasure failed, retrying", error=type(error).__name__)
-            log.debug("erasure failed", exc_info=True)
-        ERASED.inc(rows)
-        if not rows:
-            await pause(stop, ERASE_EVERY)
+        done = 0
+        with log_errors(failure):
+            done = await work()
+        counter.inc(done)
+        if not done:
+            await pause(stop, every)
 
 
 async def _merge(sessions: SessionFactory, stop: asyncio.Event) -> None:
     """Move the conversations of merged users whose request did not complete it."""
     while not stop.is_set():
-        try:
+        with log_errors("moving conversations of merged users failed"):
             await finish_merges(sessions)
-        except Exception as error:  # it must not end the other jobs
-            log.warning("moving conversations of merged users failed, retrying", error=type(error).__name__)
-            log.debug("moving conversations of merged users failed", exc_info=True)
         await pause(stop, MERGE_EVERY)
-
-
-async def _delete_files(sessions: SessionFactory, files: FileStore, stop: asyncio.Event) -> None:
-    """Delete the objects of deleted files, and uploads that were never sent."""
-    while not stop.is_set():
-        deleted = 0
-        try:
-            deleted = await delete_files(sessions, files, size=FILE_BATCH)
-        except Exception as error:  # it must not end the other jobs
-            log.warning("deleting files failed, retrying", error=type(error).__name__)
-            log.debug("deleting files failed", exc_info=True)
-        FILES_DELETED.inc(deleted)
-        if not deleted:
-            await pause(stop, DELETE_FILES_EVERY)
 
 
 async def _scan_files(sessions: SessionFactory, files: FileStore, url: str | None, stop: asyncio.Event) -> None:
     """Scan new files, one at a time."""
     while not stop.is_set():
         outcome = None
-        try:
+        with log_errors("scan failed"):
             outcome = await scan_next_file(sessions, files, url)
-        except Exception as error:  # it must not end the other jobs
-            log.warning("scan failed, retrying", error=type(error).__name__)
-            log.debug("scan failed", exc_info=True)
         if outcome is not None:
             SCANS.labels(outcome).inc()
         else:
@@ -190,12 +147,9 @@ async def _resolve_quiet(sessions: SessionFactory, days: float, stop: asyncio.Ev
     """Resolve conversations that have waited for their customer for `days`, in small transactions."""
     while not stop.is_set():
         resolved = 0
-        try:
+        with log_errors("resolving quiet conversations failed"):
             async with transaction(sessions) as session:
                 resolved = await resolve_quiet(session, days, size=RESOLVE_BATCH)
-        except Exception as error:  # it must not end the other jobs
-            log.warning("resolving quiet conversations failed, retrying", error=type(error).__name__)
-            log.debug("resolving quiet conversations failed", exc_info=True)
         RESOLVED.inc(resolved)
         if resolved < RESOLVE_BATCH:
             await pause(stop, RESOLVE_EVERY)
@@ -206,7 +160,7 @@ async def _expire_closed(sessions: SessionFactory, days: float, stop: asyncio.Ev
     unreported, report_at = 0, 0.0
     while not stop.is_set():
         deleted, is_erasing = 0, False
-        try:
+        with log_errors("deleting closed conversations failed"):
             async with transaction(sessions) as session:
                 is_erasing = await is_erasing_many(session)
                 expired = 0 if is_erasing else await expire_closed(session, days, size=EXPIRE_BATCH)
@@ -216,9 +170,6 @@ async def _expire_closed(sessions: SessionFactory, days: float, stop: asyncio.Ev
                 async with transaction(sessions) as session:
                     log.info("closed conversations deleted", count=unreported, due=await count_due(session, days))
                 unreported, report_at = 0, time.monotonic() + REPORT_EVERY
-        except Exception as error:  # it must not end the other jobs
-            log.warning("deleting closed conversations failed, retrying", error=type(error).__name__)
-            log.debug("deleting closed conversations failed", exc_info=True)
         EXPIRED.inc(deleted)
         await pause(stop, EXPIRE_PAUSE if deleted or is_erasing else EXPIRE_EVERY)
 
@@ -249,7 +200,7 @@ async def _follow_emails(sessions: SessionFactory, feed: httpx2.AsyncClient, sto
 async def _purge(sessions: SessionFactory, settings: JobsSettings, stop: asyncio.Event) -> None:
     """Purge rows past their retention, in small transactions so that other work does not wait for them."""
     while not stop.is_set():
-        try:
+        with log_errors("purge failed"):
             for purge in (
                 purge_events,
                 purge_keys,
@@ -267,7 +218,4 @@ async def _purge(sessions: SessionFactory, settings: JobsSettings, stop: asyncio
             async with transaction(sessions) as session:
                 if months := await keep_partitions(session, settings.audit_days):
                     log.info("months of the audit dropped", count=months)
-        except Exception as error:  # it must not end the other jobs
-            log.warning("purge failed, retrying", error=type(error).__name__)
-            log.debug("purge failed", exc_info=True)
         await pause(stop, PURGE_EVERY)

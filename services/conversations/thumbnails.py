@@ -6,7 +6,6 @@ Copies share the work: a claim expires, so a file whose process ended is taken b
 import asyncio
 from pathlib import Path
 
-import structlog
 from prometheus_client import Counter
 
 from services.conversations.attachments.file_store import FileStore, open_files
@@ -16,13 +15,11 @@ from services.conversations.settings import FileSettings
 from shared.database import SessionFactory, create_engine, create_sessions
 from shared.processes import operations_routes, operations_server
 from shared.readiness import database_fault, newest_version, wait_for_database
-from shared.stopping import run_until_stopped
+from shared.stopping import log_errors, run_until_stopped
 
 LOOK_EVERY = 0.5  # seconds, while no file waits
 
 THUMBNAILS = Counter("chats_thumbnails_total", "Files that this process has handled, by outcome", ["outcome"])
-
-log = structlog.get_logger()
 
 
 async def run_thumbnails(settings: FileSettings, host: str, port: int, stop: asyncio.Event) -> None:
@@ -43,11 +40,8 @@ async def _make_all(sessions: SessionFactory, files: FileStore) -> None:
     try:
         while True:
             outcome = None
-            try:
+            with log_errors("thumbnail failed"):
                 outcome = await make_next_thumbnail(sessions, files, worker)
-            except Exception as error:  # it must not end the process
-                log.warning("thumbnail failed, retrying", error=type(error).__name__)
-                log.debug("thumbnail failed", exc_info=True)
             if outcome is not None:
                 THUMBNAILS.labels(outcome).inc()
             else:

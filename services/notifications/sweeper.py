@@ -45,7 +45,7 @@ from shared.events import Feed, is_relevant
 from shared.failpoints import failpoint
 from shared.processes import operations_routes, operations_server
 from shared.readiness import database_fault, newest_version, wait_for_database
-from shared.stopping import pause, run_until_stopped
+from shared.stopping import log_errors, pause, run_until_stopped
 from shared.translations import read_catalogues
 
 EVENT_AGE = 2.0  # seconds that an event is left to the workers
@@ -170,23 +170,17 @@ async def _catch_up_for_ever(
 async def _send_for_ever(sessions: SessionFactory, settings: EmailSettings, stop: asyncio.Event) -> None:
     capacity = ServerCapacity()
     while not stop.is_set():
-        try:
+        with log_errors("sending failed"):
             await drain(sessions, settings, stop, overdue=EMAIL_AGE, capacity=capacity)
-        except Exception as error:  # it must not cancel the other loops
-            log.warning("sending failed, retrying", error=type(error).__name__)
-            log.debug("sending failed", exc_info=True)
         await pause(stop, POLL)
 
 
 async def _retry_for_ever(sessions: SessionFactory, settings: EmailSettings, stop: asyncio.Event) -> None:
     """Handle parked events that an operator has asked for, and tell senders of held emails."""
     while not stop.is_set():
-        try:
+        with log_errors("retrying parked events or sending notices failed"):
             await retry_requested(sessions, settings)
             await send_notices(sessions, settings)
-        except Exception as error:  # as above
-            log.warning("retrying parked events or sending notices failed, retrying", error=type(error).__name__)
-            log.debug("retrying parked events failed", exc_info=True)
         await pause(stop, RETRY_EVERY)
 
 
@@ -194,11 +188,8 @@ async def _erase_for_ever(sessions: SessionFactory, stop: asyncio.Event) -> None
     """Erase deleted data in batches. Sweepers share the work: each batch locks its erasure, and others skip it."""
     while not stop.is_set():
         rows = 0
-        try:
+        with log_errors("erasure failed"):
             rows = await erase_round(sessions)
-        except Exception as error:  # as above
-            log.warning("erasure failed, retrying", error=type(error).__name__)
-            log.debug("erasure failed", exc_info=True)
         if not rows:
             await pause(stop, ERASE_EVERY)
 
@@ -206,14 +197,11 @@ async def _erase_for_ever(sessions: SessionFactory, stop: asyncio.Event) -> None
 async def _purge_for_ever(sessions: SessionFactory, settings: EmailSettings, stop: asyncio.Event) -> None:
     """Delete data older than the retention, one batch per transaction, so that locks are short."""
     while not stop.is_set():
-        try:
+        with log_errors("purge failed"):
             for purge in (purge_inbox, purge_attempts, purge_admin_notifications, purge_bounces, purge_events):
                 deleted = PURGE_BATCH
                 while deleted == PURGE_BATCH and not stop.is_set():
                     async with transaction(sessions) as session:
                         deleted = await purge(session, settings, size=PURGE_BATCH)
             await purge_notices(sessions)
-        except Exception as error:  # as above
-            log.warning("purge failed, retrying", error=type(error).__name__)
-            log.debug("purge failed", exc_info=True)
         await pause(stop, PURGE_EVERY)
