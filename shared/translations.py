@@ -15,11 +15,18 @@ from babel import Locale, UnknownLocaleError
 from babel.messages.mofile import write_mo
 from babel.messages.pofile import PoFileError, read_po
 from babel.support import NullTranslations, Translations
-from jinja2 import Environment, nodes
+from jinja2 import Environment, StrictUndefined, nodes
 from jinja2.visitor import NodeTransformer
 
 ENGLISH = Locale("en")
 _UNTRANSLATED = NullTranslations()
+_OPTIONS: dict[str, Any] = {
+    "autoescape": True,
+    "undefined": StrictUndefined,
+    "trim_blocks": True,
+    "lstrip_blocks": True,
+    "auto_reload": False,
+}
 
 
 class CatalogueError(Exception):
@@ -63,11 +70,13 @@ class TranslatedEnvironment(Environment):
     """A Jinja environment for one language: its templates have `_()`, `ngettext()` and `{% trans %}`.
 
     Texts are markup and format strings (`%(name)s`; write `%%` for a percent sign), with collapsed white space.
-    Inserted values are escaped. A text without a plural is translated once, when its template is compiled.
+    Inserted values are escaped. A text without a plural is translated once, when its template is compiled. Lines that
+    have only a block leave no trace, and an unknown variable is an error. `options` are Jinja's own.
     """
 
     def __init__(self, translations: NullTranslations, **options: Any) -> None:
-        super().__init__(extensions=["jinja2.ext.i18n", *options.pop("extensions", ())], **options)
+        extensions = ["jinja2.ext.i18n", *options.pop("extensions", ())]
+        super().__init__(extensions=extensions, **(_OPTIONS | options))
         self.policies["ext.i18n.trimmed"] = True
         self.install_gettext_translations(translations, newstyle=True)  # type: ignore[attr-defined]
         self._translations = translations

@@ -9,7 +9,7 @@ from urllib.parse import quote
 
 from babel.dates import format_date, format_time
 from babel.support import NullTranslations
-from jinja2 import Environment, PackageLoader, StrictUndefined
+from jinja2 import Environment, PackageLoader
 
 from services.conversations.rules import Status
 from shared.file_sizes import format_size
@@ -80,14 +80,6 @@ def local_now(zone: tzinfo) -> datetime:
 
 @lru_cache(maxsize=20)
 def _environment(translations: NullTranslations) -> Environment:
-    environment = TranslatedEnvironment(
-        translations,
-        loader=PackageLoader(__package__),
-        autoescape=True,
-        undefined=StrictUndefined,
-        trim_blocks=True,
-        lstrip_blocks=True,
-        auto_reload=False,
-    )
+    environment = TranslatedEnvironment(translations, loader=PackageLoader(__package__))
     environment.filters["path"] = lambda path: quote(path, safe="/")
     return environment

@@ -12,7 +12,7 @@ from fastapi import Request
 from fastapi.exceptions import RequestValidationError
 from fastapi.responses import HTMLResponse, RedirectResponse, Response
 from fastapi.routing import APIRoute
-from jinja2 import Environment, PackageLoader, StrictUndefined, Template
+from jinja2 import Environment, PackageLoader, Template
 from starlette.exceptions import HTTPException
 from starlette.requests import ClientDisconnect
 from starlette.types import Receive, Scope, Send
@@ -127,15 +127,7 @@ class Pages:
         return self._environments[translations]
 
     def _new_environment(self, translations: NullTranslations) -> Environment:
-        environment = TranslatedEnvironment(
-            translations,
-            loader=PackageLoader(__package__),
-            autoescape=True,
-            undefined=StrictUndefined,
-            trim_blocks=True,
-            lstrip_blocks=True,
-            auto_reload=False,
-        )
+        environment = TranslatedEnvironment(translations, loader=PackageLoader(__package__))
         environment.filters["linked"] = linked
         environment.filters["marked"] = marked
         environment.globals |= {

@@ -15,7 +15,7 @@ from uuid import UUID
 from fastapi import APIRouter, Request
 from fastapi import Path as PathParameter
 from fastapi.responses import HTMLResponse
-from jinja2 import FileSystemLoader, StrictUndefined
+from jinja2 import FileSystemLoader
 from sqlalchemy import select
 from sqlalchemy.ext.asyncio import AsyncSession
 
@@ -132,12 +132,8 @@ def leaving_page(
     """
     accepted = request.headers.get("Accept-Language", "").split(",")[:20]
     language = find_language(message.LOCALE, [locale, *(name.partition(";")[0].strip() for name in accepted)])
-    environment = TranslatedEnvironment(
-        language.translations,
-        loader=FileSystemLoader(Path(message.__file__).parent / "templates"),
-        autoescape=True,
-        undefined=StrictUndefined,
-    )
+    loader = FileSystemLoader(Path(message.__file__).parent / "templates")
+    environment = TranslatedEnvironment(language.translations, loader=loader)
     text = environment.get_template("leaving.html.jinja").render(
         language=language.locale.language,
         direction=language.locale.text_direction,

@@ -12,7 +12,7 @@ from uuid import UUID, uuid5
 
 from babel.support import NullTranslations
 from css_inline import CSSInliner
-from jinja2 import Environment, FileSystemLoader, StrictUndefined, select_autoescape
+from jinja2 import Environment, FileSystemLoader, select_autoescape
 from jinja2.ext import Extension
 from markupsafe import Markup, escape
 
@@ -349,9 +349,5 @@ def _templates(translations: NullTranslations) -> Environment:
         loader=FileSystemLoader(Path(__file__).parent / "templates"),
         extensions=[_InlinedStyles],
         autoescape=select_autoescape(("html.jinja",)),
-        undefined=StrictUndefined,
-        trim_blocks=True,
-        lstrip_blocks=True,
         keep_trailing_newline=True,
-        auto_reload=False,
     )

@@ -15,7 +15,7 @@ from urllib.parse import urlencode
 from babel.support import NullTranslations
 from fastapi import APIRouter, Query, Request
 from fastapi.responses import HTMLResponse, RedirectResponse, Response
-from jinja2 import Environment, PackageLoader, StrictUndefined
+from jinja2 import Environment, PackageLoader
 from sqlalchemy.ext.asyncio import AsyncSession
 
 from services.notifications.api.admin_queries import save_preferences
@@ -153,12 +153,4 @@ def _redirect(url: str) -> Response:
 
 @cache
 def _environment(translations: NullTranslations) -> Environment:
-    return TranslatedEnvironment(
-        translations,
-        loader=PackageLoader(__package__),
-        autoescape=True,
-        undefined=StrictUndefined,
-        trim_blocks=True,
-        lstrip_blocks=True,
-        auto_reload=False,
-    )
+    return TranslatedEnvironment(translations, loader=PackageLoader(__package__))

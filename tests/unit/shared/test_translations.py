@@ -1,7 +1,7 @@
 from pathlib import Path
 
 import pytest
-from jinja2 import DictLoader, StrictUndefined
+from jinja2 import DictLoader
 
 from shared.translations import CatalogueError, Language, TranslatedEnvironment, find_language
 
@@ -61,9 +61,7 @@ def folder(tmp_path: Path) -> Path:
 
 def rendered(language: Language, template: str, **values: object) -> str:
     loader = DictLoader({"page": template, "macros": MACROS})
-    environment = TranslatedEnvironment(
-        language.translations, autoescape=True, undefined=StrictUndefined, loader=loader
-    )
+    environment = TranslatedEnvironment(language.translations, loader=loader, trim_blocks=False)
     return environment.get_template("page").render(values)
 
 
