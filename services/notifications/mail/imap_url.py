@@ -1,11 +1,9 @@
 """Parse `CHATS_INBOUND_IMAP_URL`, the URL of a mailbox."""
 
-import re
 from dataclasses import dataclass, field
-from typing import Literal
-from urllib.parse import unquote, urlsplit
+from urllib.parse import unquote
 
-Security = Literal["none", "tls", "starttls"]
+from services.notifications.mail.server_url import Security, host_and_port, split_server_url
 
 SCHEMES: dict[str, tuple[Security, int]] = {
     "imaps": ("tls", 993),
@@ -28,7 +26,7 @@ class ImapServer:
     @property
     def where(self) -> str:
         """The server without its credentials, for logs."""
-        return f"[{self.host}]:{self.port}" if ":" in self.host else f"{self.host}:{self.port}"
+        return host_and_port(self.host, self.port)
 
 
 def parse_imap_url(url: str) -> ImapServer:
@@ -37,17 +35,7 @@ def parse_imap_url(url: str) -> ImapServer:
     `imap` reads without TLS; the other two verify the server's certificate. User, password and folder are
     percent-encoded. Raises ValueError. Its message never quotes the URL, which contains a password.
     """
-    try:
-        parts = urlsplit(url)
-        port = parts.port
-    except ValueError:
-        raise ValueError(
-            "the IMAP URL is invalid: percent-encode the user and the password, and use a number as the port"
-        ) from None
-    if parts.scheme not in SCHEMES:
-        raise ValueError(f"the IMAP URL must start with one of {', '.join(f'{name}://' for name in SCHEMES)}")
-    if not parts.hostname or not re.fullmatch(r"[A-Za-z0-9._:-]+", parts.hostname) or port == 0:
-        raise ValueError("the IMAP URL needs a host, and a port other than 0 if it has one")
+    parts, host, port, security = split_server_url(url, "IMAP", SCHEMES)
     if not parts.username or not parts.password:
         raise ValueError("the IMAP URL needs a user and a password")
     if parts.query or parts.fragment:
@@ -55,5 +43,4 @@ def parse_imap_url(url: str) -> ImapServer:
     user, password, folder = unquote(parts.username), unquote(parts.password), unquote(parts.path.strip("/"))
     if any(not character.isprintable() for character in user + password + folder):
         raise ValueError("user, password and folder in the IMAP URL must have no control characters")
-    security, default_port = SCHEMES[parts.scheme]
-    return ImapServer(parts.hostname, port or default_port, security, user, password, folder or "INBOX")
+    return ImapServer(host, port, security, user, password, folder or "INBOX")

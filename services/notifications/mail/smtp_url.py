@@ -1,16 +1,14 @@
 """Parse `CHATS_SMTP_URL`, the URL of the mail server."""
 
-import re
 from dataclasses import dataclass, field
 from ipaddress import ip_address
-from typing import Literal
-from urllib.parse import SplitResult, unquote, urlsplit
+from urllib.parse import SplitResult, unquote
 
 import idna
 
-LOOPBACK = "[127.0.0.1]"
+from services.notifications.mail.server_url import Security, host_and_port, split_server_url
 
-Security = Literal["none", "tls", "starttls"]
+LOOPBACK = "[127.0.0.1]"
 
 SCHEMES: dict[str, tuple[Security, int]] = {
     "smtp": ("none", 25),
@@ -36,21 +34,10 @@ def parse_smtp_url(url: str) -> SmtpServer:
     `smtp` sends without TLS; the other two verify the server's certificate. User and password are percent-encoded.
     Raises ValueError. Its message never quotes the URL, which contains a password.
     """
-    try:
-        parts = urlsplit(url)
-        port = parts.port
-    except ValueError:
-        raise ValueError(
-            "the SMTP URL is invalid: percent-encode the user and the password, and use a number as the port"
-        ) from None
-    if parts.scheme not in SCHEMES:
-        raise ValueError(f"the SMTP URL must start with one of {', '.join(f'{name}://' for name in SCHEMES)}")
-    if not parts.hostname or not re.fullmatch(r"[A-Za-z0-9._:-]+", parts.hostname) or port == 0:
-        raise ValueError("the SMTP URL needs a host, and a port other than 0 if it has one")
+    parts, host, port, security = split_server_url(url, "SMTP", SCHEMES)
     if parts.path not in {"", "/"} or parts.query or parts.fragment:
         raise ValueError("the SMTP URL must end after the port; percent-encode '/', '?' and '#' in a password")
-    security, default_port = SCHEMES[parts.scheme]
-    return SmtpServer(parts.hostname, port or default_port, security, *_credentials(parts))
+    return SmtpServer(host, port, security, *_credentials(parts))
 
 
 def ehlo_name(host: str) -> str:
@@ -72,7 +59,7 @@ def host_of(url: str | None) -> str:
     if url is None:
         return ""
     server = parse_smtp_url(url)
-    return f"[{server.host}]:{server.port}" if ":" in server.host else f"{server.host}:{server.port}"
+    return host_and_port(server.host, server.port)
 
 
 def _credentials(parts: SplitResult) -> tuple[str | None, str | None]:
