@@ -16,12 +16,12 @@ from uuid import UUID
 import structlog
 from sqlalchemy.ext.asyncio import AsyncSession
 
+from services.conversations.event_log.changes import EventsMissing, read_changes
 from services.conversations.reports.cycles import Cycle, Step, advance
 from services.conversations.rules import ACTIVE, EntryKind, Side, Status
 from shared.database import Driver, SessionFactory, fetch_alone, transaction, transaction_driver
 from shared.events import EventType
 
-MAX_EVENTS: Final = 2_000  # read in one transaction
 BATCH: Final = 200  # conversations in one transaction
 MAX_MESSAGES: Final = 1_000  # of a conversation, read at once
 MAX_BEHIND: Final = 20  # messages that are read again rather than written as counted
@@ -68,27 +68,17 @@ async def read_state(session: AsyncSession) -> State:
 
 async def _count_new(driver: Driver, progress: Any) -> int:
     """Make the facts of the conversations of the next events; return how many conversations."""
-    position = progress["position"]
-    events = await driver.fetch(_EVENTS, position, MAX_EVENTS)
-    if events[0]["position"] != position + 1:  # purged while no process counted
+    try:
+        changes = await read_changes(driver, progress["position"], _TYPES, limit=BATCH)
+    except EventsMissing as missing:  # purged while no process counted
         log.warning("events were purged before they were counted, counting all conversations again")
-        await driver.execute(_FILL_AGAIN, events[0]["position"] - 1)
+        await driver.execute(_FILL_AGAIN, missing.position)
         return 0
-    ids: dict[UUID, None] = {}
-    outdated: set[UUID] = set()
-    for event in events:
-        if event["type"] in _TYPES:
-            if len(ids) == BATCH and event["conversation_id"] not in ids:
-                break
-            ids[event["conversation_id"]] = None
-            if event["type"] == EventType.MESSAGE_REMOVED:
-                outdated.add(event["conversation_id"])
-        position = event["position"]
-    if outdated:
-        await driver.execute(_FORGET, list(outdated))
-    await _count(driver, list(ids))
-    await driver.execute(_ADVANCE, position)
-    return len(ids)
+    if changes.removed_from:
+        await driver.execute(_FORGET, changes.removed_from)
+    await _count(driver, changes.conversation_ids)
+    await driver.execute(_ADVANCE, changes.position)
+    return len(changes.conversation_ids)
 
 
 async def _fill(driver: Driver, progress: Any) -> int:
@@ -161,7 +151,6 @@ _HAS_WORK = """
     where news.are_there or progress.fill_before is not null
 """
 _LOCK = f"{_HAS_WORK} for update of progress skip locked"
-_EVENTS = "select position, conversation_id, type from events where position > $1 order by position limit $2"
 _ADVANCE = "update report_progress set position = $1"
 _FILL_AGAIN = """
     update report_progress set position = $1, filled = 0, fill_before = 'ffffffff-ffff-ffff-ffff-ffffffffffff'

@@ -15,6 +15,7 @@ from uuid import UUID
 import structlog
 from sqlalchemy.ext.asyncio import AsyncSession
 
+from services.conversations.event_log.changes import EventsMissing, read_changes
 from services.conversations.search.documents import Document, Stored, build, text_of
 from services.conversations.search.words import terms
 from shared.database import Driver, SessionFactory, fetch_alone, transaction, transaction_driver
@@ -23,7 +24,6 @@ from shared.events import EventType
 
 SETTLE: Final = 15.0  # seconds that a conversation's messages are collected before it is indexed
 MAX_WAITING: Final = 100  # events that wait for that, because search looks at each of their conversations
-MAX_EVENTS: Final = 2_000  # read in one transaction
 BATCH: Final = 100  # conversations indexed in one transaction
 CHUNK: Final = 20  # conversations read at once
 MAX_MESSAGES: Final = 300  # of a conversation, read at once; more than a document has
@@ -104,29 +104,19 @@ async def index_conversations(driver: Driver, ids: Sequence[UUID]) -> None:
 
 async def _index_new(driver: Driver, progress: Any) -> int:
     """Index the conversations of the next events; return how many."""
-    position = progress["position"]
-    events = await driver.fetch(_EVENTS, position, MAX_EVENTS)
-    if events[0]["position"] != position + 1:  # purged while no indexer ran
+    try:
+        changes = await read_changes(driver, progress["position"], INDEXED_TYPES, limit=BATCH)
+    except EventsMissing as missing:  # purged while no indexer ran
         log.warning("events were purged before they were indexed, indexing all conversations again")
-        await driver.execute(_FILL_AGAIN, events[0]["position"] - 1)
+        await driver.execute(_FILL_AGAIN, missing.position)
         return 0
-    ids: dict[UUID, None] = {}
-    outdated: set[UUID] = set()
-    for event in events:
-        if event["type"] in INDEXED_TYPES:
-            if len(ids) == BATCH and event["conversation_id"] not in ids:
-                break
-            ids[event["conversation_id"]] = None
-            if event["type"] == EventType.MESSAGE_REMOVED:
-                outdated.add(event["conversation_id"])
-        position = event["position"]
-    if outdated:  # also if the text was indexed while it was removed
-        await driver.execute(_LOCK_CONVERSATIONS, list(outdated))
-        await driver.execute(_FORGET_ALL, list(outdated))
-    if ids:
-        await index_conversations(driver, list(ids))
-    await driver.execute(_ADVANCE, position)
-    return len(ids)
+    if changes.removed_from:  # also if the text was indexed while it was removed
+        await driver.execute(_LOCK_CONVERSATIONS, changes.removed_from)
+        await driver.execute(_FORGET_ALL, changes.removed_from)
+    if changes.conversation_ids:
+        await index_conversations(driver, changes.conversation_ids)
+    await driver.execute(_ADVANCE, changes.position)
+    return len(changes.conversation_ids)
 
 
 async def _fill(driver: Driver, progress: Any) -> int:
@@ -199,7 +189,6 @@ _HAS_WORK = """
 """
 _LOCK = f"{_HAS_WORK} for update of progress skip locked"
 _LOCK_CONVERSATIONS = "select from conversations where id = any($1::uuid[]) order by id for key share"
-_EVENTS = "select position, conversation_id, type from events where position > $1 order by position limit $2"
 _ADVANCE = "update search_progress set position = $1"
 _FILL_AGAIN = """
     update search_progress set position = $1, filled = 0, fill_before = 'ffffffff-ffff-ffff-ffff-ffffffffffff'
