@@ -32,9 +32,7 @@ async def read_end(feed: httpx2.AsyncClient, types: Sequence[str]) -> LogPage:
 
 async def list_emails(feed: httpx2.AsyncClient, after: UUID) -> EmailPage:
     """Return a page of the emails whose fate is known."""
-    response = await feed.get("/internal/emails", params={"after": str(after), "limit": PAGE})
-    response.raise_for_status()
-    return EmailPage.model_validate_json(response.content)
+    return EmailPage.model_validate_json(await _get_page(feed, "/internal/emails", after))
 
 
 async def list_held(feed: httpx2.AsyncClient) -> list[InboundFate]:
@@ -42,9 +40,7 @@ async def list_held(feed: httpx2.AsyncClient) -> list[InboundFate]:
     held: list[InboundFate] = []
     after: UUID | None = UUID(int=0)
     while after is not None:
-        response = await feed.get("/internal/held", params={"after": str(after), "limit": PAGE})
-        response.raise_for_status()
-        page = HeldPage.model_validate_json(response.content)
+        page = HeldPage.model_validate_json(await _get_page(feed, "/internal/held", after))
         held += page.items
         after = page.last
     return held
@@ -55,9 +51,13 @@ async def list_stops(feed: httpx2.AsyncClient) -> list[EmailStop]:
     stops: list[EmailStop] = []
     after: UUID | None = UUID(int=0)
     while after is not None:
-        response = await feed.get("/internal/stops", params={"after": str(after), "limit": PAGE})
-        response.raise_for_status()
-        page = StopsPage.model_validate_json(response.content)
+        page = StopsPage.model_validate_json(await _get_page(feed, "/internal/stops", after))
         stops += page.items
         after = page.last
     return stops
+
+
+async def _get_page(feed: httpx2.AsyncClient, path: str, after: UUID) -> bytes:
+    response = await feed.get(path, params={"after": str(after), "limit": PAGE})
+    response.raise_for_status()
+    return response.content

@@ -6,11 +6,12 @@ done at the start, and after an upgrade that knows more types of events.
 """
 
 from datetime import timedelta
-from typing import Final, NamedTuple
+from typing import Final, NamedTuple, TypeVar
 from uuid import UUID
 
 import httpx2
 import structlog
+from pydantic import BaseModel
 from sqlalchemy import func, select
 from sqlalchemy.ext.asyncio import AsyncSession
 
@@ -38,6 +39,8 @@ TYPES: Final = tuple(LoggedType)
 _LISTED_TYPES: Final = {*TYPES} - {LoggedType.NEW_MESSAGE_CREATED}
 CAUGHT_UP_EVERY = timedelta(seconds=30)  # between updates of the cursor while there are no new events
 _START: Final = UUID(int=0)
+
+Payload = TypeVar("Payload", bound=BaseModel)
 
 log = structlog.get_logger()
 
@@ -80,23 +83,15 @@ def _loss_reason(cursor: NotificationsCursor, page: LogPage | None) -> str | Non
 
 
 async def _apply(sessions: SessionFactory, seen: NotificationsCursor, page: LogPage) -> int:
-    payloads = [(event.type, event.payload) for event in page.items if event.payload is not None]
-    fates = [EmailFate.model_validate(payload) for type_, payload in payloads if type_ == LoggedType.EMAIL_UPDATED]
-    inbound = [
-        InboundFate.model_validate(payload) for type_, payload in payloads if type_ == LoggedType.INBOUND_UPDATED
-    ]
-    posted = [
-        NewMessageCreated.model_validate(payload)
-        for type_, payload in payloads
-        if type_ == LoggedType.NEW_MESSAGE_CREATED
-    ]
-    created = [payload for type_, payload in payloads if type_ == LoggedType.NOTIFICATION_CREATED]
+    fates = _payloads(page, LoggedType.EMAIL_UPDATED, EmailFate)
+    inbound = _payloads(page, LoggedType.INBOUND_UPDATED, InboundFate)
+    posted = _payloads(page, LoggedType.NEW_MESSAGE_CREATED, NewMessageCreated)
+    notified = _payloads(page, LoggedType.NOTIFICATION_CREATED, NotificationCreated)
     async with transaction(sessions) as session:
         cursor = await _lock(session)
         if not _is_same(cursor, seen):
             return 0  # another process has read this page
         # Webhooks first: their lock comes before those of conversations.
-        notified = [NotificationCreated.model_validate(payload) for payload in created]
         await add_fates(session, fates)
         await add_notifications(session, notified)
         await add_new_messages(session, posted)
@@ -111,6 +106,13 @@ async def _apply(sessions: SessionFactory, seen: NotificationsCursor, page: LogP
         failpoint("fates-written")
     failpoint("fates-committed")
     return changed
+
+
+def _payloads(page: LogPage, type_: LoggedType, model: type[Payload]) -> list[Payload]:
+    """Return the payloads of a page's events of a type, except of those whose row is gone."""
+    return [
+        model.model_validate(event.payload) for event in page.items if event.type == type_ and event.payload is not None
+    ]
 
 
 def _stops(page: LogPage) -> list[tuple[UUID, EmailStop | None]]:
