@@ -14,7 +14,7 @@ from services.conversations.attachments.names import safe_name
 from services.conversations.privacy.archive import Archive, Write
 from services.conversations.privacy.notifications import Notifications
 from services.conversations.privacy.pages import Pages, local_now
-from services.conversations.privacy.queries import PersonRow, Queries, TalkRow, list_ids
+from services.conversations.privacy.queries import ExportedConversation, PersonRow, Queries, list_ids
 from services.conversations.records import OrderRow
 from services.conversations.rules import EntryKind, FileState, Side
 from services.conversations.settings import ExportSettings
@@ -59,9 +59,11 @@ async def prepare_export(sources: Sources, user_id: str, *, internal: bool) -> "
     if person.deleted_at is not None:
         raise NotFound("This user was deleted. Nothing that remains of them has a name or an address.")
     notifications = Notifications(sources.notifications, [*merged, user_id])
-    wishes = await notifications.read_profile()
-    talks, worked = await queries.list_talks(), await queries.has_worked()
-    return Export(sources, person, talks, wishes, queries, notifications, internal=internal, worked=worked)
+    email_profile = await notifications.read_profile()
+    conversations, was_admin = await queries.list_conversations(), await queries.was_ever_admin()
+    return Export(
+        sources, person, conversations, email_profile, queries, notifications, internal=internal, was_admin=was_admin
+    )
 
 
 class Export:
@@ -71,19 +73,19 @@ class Export:
         self,
         sources: Sources,
         person: PersonRow,
-        talks: Sequence[TalkRow],
-        wishes: Mapping[str, Any],
+        conversations: Sequence[ExportedConversation],
+        email_profile: Mapping[str, Any],
         queries: Queries,
         notifications: Notifications,
         *,
         internal: bool,
-        worked: bool,
+        was_admin: bool,
     ) -> None:
         settings = sources.settings
         self._files, self._store_name = sources.files, settings.store_name
-        self._person, self._talks, self._wishes = person, talks, wishes
+        self._person, self._conversations, self._email_profile = person, conversations, email_profile
         self._queries, self._notifications = queries, notifications
-        self._internal, self._worked = internal, worked
+        self._internal, self._was_admin = internal, was_admin
         self._pages = Pages(
             [person.locale, settings.locale], [person.zoneinfo, settings.time_zone], settings.store_name
         )
@@ -105,12 +107,12 @@ class Export:
             await archive.add_text("index.html", self._index(unsent))
             await self._add_profile(archive, unsent)
             await archive.add_text("data/orders.json", _array(self._orders))
-            for place, talk in enumerate(self._talks, 1):
-                await self._add_conversation(archive, f"{place:04}", talk)
+            for ordinal, conversation in enumerate(self._conversations, 1):
+                await self._add_conversation(archive, f"{ordinal:04}", conversation)
             await self._add_notifications(archive)
-            if self._worked:
-                await self._add_work(archive)
-            await self._queries.check_still_there(self._talks)
+            if self._was_admin:
+                await self._add_admin_work(archive)
+            await self._queries.check_still_there(self._conversations)
 
     async def _add_profile(self, archive: Archive, unsent: Sequence[Mapping[str, Any]]) -> None:
         sessions = [dict(row) for row in await self._queries.list_sessions()]
@@ -121,7 +123,7 @@ class Export:
             "store": self._store_name,
             "profile": profile,
             "browser_sessions": sessions,
-            "emails": self._wishes,
+            "emails": self._email_profile,
             "unsent_files": unsent,
         }
         await archive.add_text("data/person.json", _one(write_json(document).decode()))
@@ -130,25 +132,32 @@ class Export:
         name = self._person.name or self._person.id
         _ = self._pages.gettext
         yield self._start(_("Data of %(name)s") % {"name": name}, up=None)
-        yield self._pages.render("index_start.html", person=self._person, talks=self._talks, now=self._now)
-        for start in range(0, len(self._talks), 100):
+        yield self._pages.render(
+            "index_start.html", person=self._person, conversations=self._conversations, now=self._now
+        )
+        for start in range(0, len(self._conversations), 100):
             yield self._pages.render(
-                "index_talks.html",
-                talks=[
+                "index_conversations.html",
+                conversations=[
                     {
-                        "path": f"conversations/{place:04}.html",
-                        "subject": talk.subject,
-                        "status": talk.status,
-                        "count": talk.message_count,
-                        "created_at": talk.created_at,
+                        "path": f"conversations/{ordinal:04}.html",
+                        "subject": conversation.subject,
+                        "status": conversation.status,
+                        "count": conversation.message_count,
+                        "created_at": conversation.created_at,
                     }
-                    for place, talk in enumerate(self._talks[start : start + 100], start + 1)
+                    for ordinal, conversation in enumerate(self._conversations[start : start + 100], start + 1)
                 ],
             )
         yield self._pages.render("index_orders_start.html")
         async for orders in self._queries.orders():
             yield self._pages.render("index_orders.html", orders=[order._asdict() for order in orders])
-        values = {"wishes": self._wishes, "unsent": unsent, "internal": self._internal, "worked": self._worked}
+        values = {
+            "email_profile": self._email_profile,
+            "unsent": unsent,
+            "internal": self._internal,
+            "was_admin": self._was_admin,
+        }
         yield self._pages.render("index_end.html", **values)
         yield self._pages.render("page_end.html")
 
@@ -156,45 +165,47 @@ class Export:
         async for orders in self._queries.orders():
             yield [_order(order) for order in orders]
 
-    async def _add_conversation(self, archive: Archive, place: str, talk: TalkRow) -> None:
-        async for rows in self._queries.messages(talk, with_files=True):
+    async def _add_conversation(self, archive: Archive, ordinal: str, conversation: ExportedConversation) -> None:
+        async for rows in self._queries.messages(conversation, with_files=True):
             for row in rows:
                 for position, file in enumerate(row["attachments"], 1):
-                    await self._add_file(archive, _path(place, row["number"], position, file["name"]), file)
-        most = talk.message_count * _MOST_BYTES
-        await archive.add_text(f"data/conversations/{place}.json", self._conversation_json(place, talk), most)
-        await archive.add_text(f"conversations/{place}.html", self._conversation_page(place, talk), most)
+                    await self._add_file(archive, _path(ordinal, row["number"], position, file["name"]), file)
+        most = conversation.message_count * _MOST_BYTES
+        await archive.add_text(
+            f"data/conversations/{ordinal}.json", self._conversation_json(ordinal, conversation), most
+        )
+        await archive.add_text(f"conversations/{ordinal}.html", self._conversation_page(ordinal, conversation), most)
 
-    async def _conversation_json(self, place: str, talk: TalkRow) -> AsyncIterator[str]:
-        about = talk._asdict()
+    async def _conversation_json(self, ordinal: str, conversation: ExportedConversation) -> AsyncIterator[str]:
+        about = conversation._asdict()
         if not self._internal:
             del about["labels"]
         yield f'{{"conversation": {write_json(about).decode()},\n"messages": '
-        async for part in _array(lambda: self._messages(place, talk)):
+        async for part in _array(lambda: self._messages(ordinal, conversation)):
             yield part
         yield ',\n"events": '
-        async for part in _array(lambda: self._entries(talk)):
+        async for part in _array(lambda: self._entries(conversation)):
             yield part
         yield "}\n"
 
-    async def _conversation_page(self, place: str, talk: TalkRow) -> AsyncIterator[str]:
-        labels = talk.labels if self._internal else []
-        yield self._start(talk.subject, up="../index.html")
-        yield self._pages.render("conversation_start.html", talk=talk, labels=labels)
-        async for messages in self._messages(place, talk):
+    async def _conversation_page(self, ordinal: str, conversation: ExportedConversation) -> AsyncIterator[str]:
+        labels = conversation.labels if self._internal else []
+        yield self._start(conversation.subject, up="../index.html")
+        yield self._pages.render("conversation_start.html", conversation=conversation, labels=labels)
+        async for messages in self._messages(ordinal, conversation):
             yield self._pages.render("messages.html", messages=messages)
         yield self._pages.render("entries_start.html")
-        async for entries in self._entries(talk):
+        async for entries in self._entries(conversation):
             yield self._pages.render("entries.html", entries=entries)
         yield self._pages.render("list_end.html")
         yield self._pages.render("page_end.html")
 
-    async def _messages(self, place: str, talk: TalkRow) -> AsyncIterator[list[dict[str, Any]]]:
+    async def _messages(self, ordinal: str, conversation: ExportedConversation) -> AsyncIterator[list[dict[str, Any]]]:
         """Yield messages as customers see them: an admin has a name or the store's, and neither id nor address."""
-        async for rows in self._queries.messages(talk):
-            yield [self._message(place, row) for row in rows]
+        async for rows in self._queries.messages(conversation):
+            yield [self._message(ordinal, row) for row in rows]
 
-    def _message(self, place: str, row: Mapping[str, Any]) -> dict[str, Any]:
+    def _message(self, ordinal: str, row: Mapping[str, Any]) -> dict[str, Any]:
         by_customer = row["sender_role"] == Side.CUSTOMER
         files = row["attachments"] or []
         return {
@@ -206,14 +217,14 @@ class Export:
             "removed": row["removed"],
             "body": row["body"],
             "attachments": [
-                self._file(file, _path(place, row["number"], position, file["name"]))
+                self._file(file, _path(ordinal, row["number"], position, file["name"]))
                 for position, file in enumerate(files, 1)
             ],
         }
 
-    async def _entries(self, talk: TalkRow) -> AsyncIterator[list[dict[str, Any]]]:
+    async def _entries(self, conversation: ExportedConversation) -> AsyncIterator[list[dict[str, Any]]]:
         kinds = (*_SHOWN_KINDS, *(_INTERNAL_KINDS if self._internal else ()))
-        async for rows in self._queries.entries(talk.id, kinds):
+        async for rows in self._queries.entries(conversation.id, kinds):
             yield [self._entry(row) for row in rows]
 
     def _entry(self, row: Mapping[str, Any]) -> dict[str, Any]:
@@ -278,7 +289,7 @@ class Export:
         yield self._pages.render("list_end.html")
         yield self._pages.render("page_end.html")
 
-    async def _add_work(self, archive: Archive) -> None:
+    async def _add_admin_work(self, archive: Archive) -> None:
         """Add what the person wrote as an admin: text, without the messages that it answers."""
         folder, queries = "data/support-team", self._queries
         assigned = [row["id"] for row in await queries.assigned()]
@@ -288,9 +299,9 @@ class Export:
         await archive.add_text(f"{folder}/audit.json", _array(queries.acts))
         notifications = _array(lambda: self._notifications.items("admin-notifications"))
         await archive.add_text(f"{folder}/notifications.json", notifications)
-        await archive.add_text("support-team.html", self._work_page())
+        await archive.add_text("support-team.html", self._admin_work_page())
 
-    async def _work_page(self) -> AsyncIterator[str]:
+    async def _admin_work_page(self) -> AsyncIterator[str]:
         yield self._start(self._pages.gettext("What this person wrote for the store"), up="index.html")
         for rows in (self._queries.written_as_admin, self._queries.notes):
             async for items in rows():
@@ -310,9 +321,9 @@ def _file_name(name: str) -> str:
     return safe_name(safe_name(name).translate(_NOT_IN_FILE_NAMES))
 
 
-def _path(place: str, number: int, position: int, name: str) -> str:
-    """Return where a file is in the archive: no two have the same place, number and position."""
-    return f"files/{place}/{number:04}-{position}-{_file_name(name)}"
+def _path(ordinal: str, number: int, position: int, name: str) -> str:
+    """Return where a file is in the archive: no two have the same ordinal, number and position."""
+    return f"files/{ordinal}/{number:04}-{position}-{_file_name(name)}"
 
 
 def _original(item: Mapping[str, Any]) -> str:

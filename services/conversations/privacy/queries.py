@@ -39,7 +39,7 @@ class PersonRow(NamedTuple):
     deleted_at: datetime | None
 
 
-class TalkRow(NamedTuple):
+class ExportedConversation(NamedTuple):
     """A conversation of the person."""
 
     id: UUID
@@ -79,13 +79,13 @@ class Queries:
         """Return the person's browser sessions."""
         return await self._fetch(_SESSIONS)
 
-    async def list_talks(self) -> list[TalkRow]:
+    async def list_conversations(self) -> list[ExportedConversation]:
         """Return all conversations of the person, oldest first: a few hundred bytes each."""
-        return [TalkRow._make(row) for row in await self._fetch(_TALKS)]
+        return [ExportedConversation._make(row) for row in await self._fetch(_CONVERSATIONS)]
 
-    async def has_worked(self) -> bool:
+    async def was_ever_admin(self) -> bool:
         """Return whether the person is or was an admin."""
-        [row] = await self._fetch(_HAS_WORKED)
+        [row] = await self._fetch(_WAS_EVER_ADMIN)
         return bool(row[0])
 
     async def orders(self) -> AsyncIterator[list[OrderRow]]:
@@ -95,12 +95,14 @@ class Queries:
             yield [OrderRow._make(row) for row in rows]
             after = rows[-1]["id"]
 
-    async def messages(self, talk: TalkRow, *, with_files: bool = False) -> AsyncIterator[Sequence[Any]]:
+    async def messages(
+        self, conversation: ExportedConversation, *, with_files: bool = False
+    ) -> AsyncIterator[Sequence[Any]]:
         """Yield pages of a conversation's messages, or with `with_files` only the numbers and files of those."""
         after = 0
-        while after < talk.message_count:
-            last = min(after + PAGE, talk.message_count)
-            rows = await self._fetch(_MESSAGES, talk.id, after, last)
+        while after < conversation.message_count:
+            last = min(after + PAGE, conversation.message_count)
+            rows = await self._fetch(_MESSAGES, conversation.id, after, last)
             if len(rows) < last - after:  # numbers have no gaps
                 raise Interrupted("A conversation was deleted while it was exported.")
             yield [row for row in rows if row["attachments"]] if with_files else rows
@@ -138,10 +140,10 @@ class Queries:
             yield rows
             key = (rows[-1]["at"], rows[-1]["id"])
 
-    async def check_still_there(self, talks: Sequence[TalkRow]) -> None:
+    async def check_still_there(self, conversations: Sequence[ExportedConversation]) -> None:
         """Raise `Interrupted` if the person or one of the conversations was deleted meanwhile."""
-        [row] = await self._fetch(_STILL_THERE, [talk.id for talk in talks])
-        if row["deleted"] or row["talks"] < len(talks):
+        [row] = await self._fetch(_STILL_THERE, [conversation.id for conversation in conversations])
+        if row["deleted"] or row["conversations"] < len(conversations):
             raise Interrupted("The user or a conversation was deleted during the export.")
 
     async def _by_ids(self, list_ids: str, read: str) -> AsyncIterator[Sequence[Any]]:
@@ -164,7 +166,7 @@ class Queries:
 _MERGED: Final = "select id from users where merged_into = $1 order by merged_at desc nulls first limit $2"
 _PERSON: Final = f"select {columns(PersonRow, 'u')} from users as u where u.id = $1"  # noqa: S608 - built from constants
 _SESSIONS: Final = "select created_at, last_seen_at from sessions where user_id = $1 order by created_at"
-_TALKS: Final = """
+_CONVERSATIONS: Final = """
     select c.id, c.subject, c.status, o.number, c.message_count, c.read_by_user_number, c.created_at,
         c.last_activity_at,
         case when c.label_ids = '{}' then '{}'::text[] else array(
@@ -173,7 +175,7 @@ _TALKS: Final = """
     from conversations as c left join orders as o on o.id = c.order_id
     where c.user_id = $1 order by c.created_at, c.id
 """
-_HAS_WORKED: Final = f"""
+_WAS_EVER_ADMIN: Final = f"""
     select exists (select from users where id = $1 and role = '{Side.ADMIN}')
         or exists (select from messages where sender_id = $1 and sender_role = '{Side.ADMIN}')
 """  # noqa: S608 - built from constants
@@ -223,5 +225,5 @@ _ACTS: Final = """
 """
 _STILL_THERE: Final = """
     select (select deleted_at is not null from users where id = $1) as deleted,
-        (select count(*) from conversations where user_id = $1 and id = any($2)) as talks
+        (select count(*) from conversations where user_id = $1 and id = any($2)) as conversations
 """

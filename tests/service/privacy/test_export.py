@@ -217,13 +217,13 @@ async def test_a_deletion_meanwhile_cuts_the_connection_and_leaves_no_valid_arch
 ) -> None:
     conversation = (await anna.open(body="Hello"))["id"]
     await sam.edit(conversation, status="CLOSED")
-    find_work = queries.Queries.has_worked
+    was_ever_admin = queries.Queries.was_ever_admin
 
     async def delete_first(self: queries.Queries) -> bool:
         await sam.call("DELETE", f"/conversations/{conversation}")
-        return await find_work(self)
+        return await was_ever_admin(self)
 
-    monkeypatch.setattr(queries.Queries, "has_worked", delete_first)
+    monkeypatch.setattr(queries.Queries, "was_ever_admin", delete_first)
     received = io.BytesIO()
 
     async def download(url: str) -> None:
@@ -288,10 +288,10 @@ async def test_a_process_makes_two_at_the_same_time(shop: Caller, monkeypatch: p
     await shop.call("PUT", "/users/new", {})
     check, may_end, ending = queries.Queries.check_still_there, asyncio.Event(), []
 
-    async def wait(self: queries.Queries, talks: list[queries.TalkRow]) -> None:
+    async def wait(self: queries.Queries, conversations: list[queries.ExportedConversation]) -> None:
         ending.append(self)
         await may_end.wait()
-        await check(self, talks)
+        await check(self, conversations)
 
     monkeypatch.setattr(queries.Queries, "check_still_there", wait)
     exports = [asyncio.create_task(export(shop, "new")) for _ in range(2)]
