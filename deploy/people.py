@@ -14,7 +14,7 @@ from services.conversations.attachments.file_store import FileStoreError, open_f
 from services.conversations.audit.recording import Act, record
 from services.conversations.identity.merging import merge_users
 from services.conversations.messaging.merged_ids import finish_merges
-from services.conversations.privacy.erasing import HeldCounts, erase_user, preview_erasure
+from services.conversations.privacy.erasure import HeldCounts, erase_user, preview_erasure
 from services.conversations.privacy.export import Sources, prepare_export
 from services.conversations.privacy.queries import Interrupted
 from services.conversations.rules import ActorRole, AuditAction

@@ -7,7 +7,7 @@ from uuid import UUID
 from fastapi import Query
 
 from services.conversations.api.dependencies import AdminReader
-from services.conversations.audit.reading import AuditRow, list_entries
+from services.conversations.audit.queries import AuditRow, list_entries
 from services.conversations.rules import ActorRole, AuditAction
 from shared.auth import check_permission
 from shared.dependencies import Cursor, Limit

@@ -16,7 +16,7 @@ from services.conversations.attachments.names import content_disposition
 from services.conversations.audit.recording import Act, record
 from services.conversations.messaging.merged_ids import finish_merges
 from services.conversations.privacy.archive import Write
-from services.conversations.privacy.erasing import preview_erasure
+from services.conversations.privacy.erasure import preview_erasure
 from services.conversations.privacy.export import Sources, prepare_export
 from services.conversations.privacy.notifications import NotificationsUnavailable
 from services.conversations.rules import ActorRole, AuditAction

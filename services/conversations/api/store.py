@@ -24,7 +24,7 @@ from services.conversations.errors import CannotMerge, OrderOfAnotherUser
 from services.conversations.identity import merging, sessions
 from services.conversations.messaging import erasure_batches
 from services.conversations.messaging.merged_ids import person_of
-from services.conversations.privacy.erasing import erase_user
+from services.conversations.privacy.erasure import erase_user
 from services.conversations.rules import ActorRole, AuditAction
 from shared.dependencies import DbSession, require
 from shared.http import ApiRouter
@@ -74,8 +74,6 @@ async def put_user(user_id: PathId, body: UserBody, session: DbSession, response
     response.status_code = 201 if created else 200
     return RecordOut(id=user_id, **body.notes)
 
-
-ErasureId = Annotated[UUID, Path(description="The id in the deletion's response.")]
 
 _ERASING: dict[int | str, dict[str, Any]] = {
     202: {

@@ -8,7 +8,7 @@ from uuid import UUID
 from pydantic import BaseModel
 
 from services.conversations.messaging.erasure_batches import Progress
-from services.conversations.privacy.erasing import HeldCounts
+from services.conversations.privacy.erasure import HeldCounts
 from shared.problems import FieldError
 
 

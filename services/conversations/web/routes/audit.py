@@ -8,7 +8,7 @@ from uuid import UUID
 from fastapi import APIRouter, Query, Request
 from fastapi.responses import Response
 
-from services.conversations.audit.reading import AuditRow, list_entries, load_names
+from services.conversations.audit.queries import AuditRow, list_entries, load_names
 from services.conversations.rules import ActorRole, AuditAction
 from services.conversations.web.auth import AdminContext
 from services.conversations.web.rendering import AUDIT_ROOT, PageRoute, add_slash, pages_of

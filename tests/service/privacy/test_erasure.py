@@ -5,8 +5,8 @@ from sqlalchemy import text
 
 from services.conversations.identity.merging import begin_merge
 from services.conversations.messaging.merged_ids import finish_merges
-from services.conversations.privacy import erasing
-from services.conversations.privacy.erasing import HeldCounts
+from services.conversations.privacy import erasure
+from services.conversations.privacy.erasure import HeldCounts
 from shared.database import SessionFactory, transaction
 from tests.service.helpers.callers import ORDER, Caller, problem
 from tests.service.messaging.test_deleting import everything, waiting_for_a_lock
@@ -77,9 +77,9 @@ async def test_repeating_an_unfinished_deletion_keeps_its_receipt(
     shop: Caller, conversations: SessionFactory, monkeypatch: pytest.MonkeyPatch
 ) -> None:
     preview = await shop.get("/users/anna/erasure-preview", content="true")
-    monkeypatch.setattr(erasing, "hide_conversations", _die)
+    monkeypatch.setattr(erasure, "hide_conversations", _die)
     with pytest.raises(RuntimeError):
-        await erasing.erase_user(conversations, "anna", content=True, asked_by="shop")
+        await erasure.erase_user(conversations, "anna", content=True, asked_by="shop")
     monkeypatch.undo()
     for _ in range(2):
         answer = await shop.call("DELETE", "/users/anna?content=true")
@@ -109,8 +109,8 @@ async def test_a_merger_that_begins_meanwhile_is_completed_first(
             async with transaction(sessions) as session:
                 await begin_merge(session, "anna", "ben")
 
-    monkeypatch.setattr(erasing, "finish_merges", complete)
-    receipt = await erasing.erase_user(conversations, "ben", content=True, asked_by="shop")
+    monkeypatch.setattr(erasure, "finish_merges", complete)
+    receipt = await erasure.erase_user(conversations, "ben", content=True, asked_by="shop")
     assert completed == [0, 1]
     assert receipt is not None
     assert (receipt.counts or {})["conversations"] == 2

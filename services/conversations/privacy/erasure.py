@@ -46,10 +46,15 @@ async def preview_erasure(session: AsyncSession, user_id: str, *, content: bool)
     if row is None:
         raise NotFound("There is no user with this id.")
     own = {"profile_fields": row.profile_fields, "sessions": row.sessions, "unsent_files": row.unsent_files}
-    said = {"conversations": row.conversations, "messages": row.messages, "files": row.files, "entries": row.entries}
+    content_counts = {
+        "conversations": row.conversations,
+        "messages": row.messages,
+        "files": row.files,
+        "entries": row.entries,
+    }
     if content:
-        return Preview(HeldCounts(**own, **said), HeldCounts(orders=row.orders))
-    return Preview(HeldCounts(**own), HeldCounts(**said, orders=row.orders))
+        return Preview(HeldCounts(**own, **content_counts), HeldCounts(orders=row.orders))
+    return Preview(HeldCounts(**own), HeldCounts(**content_counts, orders=row.orders))
 
 
 async def erase_user(sessions: SessionFactory, user_id: str, *, content: bool, asked_by: str) -> Progress | None:
