@@ -5,8 +5,6 @@ id, and the code that identifies a caller finds the person instead. Conversation
 transaction: they are locked without the users, as posts lock them. If a process dies, the jobs move the rest.
 """
 
-from typing import Any
-
 from sqlalchemy import delete, func, or_, select, text
 from sqlalchemy.ext.asyncio import AsyncSession
 
@@ -57,28 +55,35 @@ async def begin_merge(session: AsyncSession, old_id: str, into_id: str) -> bool:
     if old.merged_into == person_id:
         return False
     _check(old, person)
-    filled = {
-        name: value for name in (*PROFILE, "custom") if (value := getattr(old, name)) and not getattr(person, name)
-    }
+    lacking = {name: value for name in _FIELDS if (value := getattr(old, name)) and not getattr(person, name)}
     for alias in users.values():
         if alias.merged_into == old_id:
             alias.merged_into = person_id
-    moving = {"old": old_id, "new": person_id}
+    await _move_rows(session, old_id, person_id)
+    await _make_alias(session, old, person_id)
+    # Also unchanged: what the notifications service knows of somebody who was never synced, it knows from messages.
+    await change_user(session, person, lacking)
+    await log_merge(session, old, old_id)
+    return True
+
+
+async def _move_rows(session: AsyncSession, old_id: str, person_id: str) -> None:
+    """Give the person what callers read and write under the old id, but for conversations."""
     await session.execute(
         delete(BrowserSession).where(BrowserSession.user_id == old_id, BrowserSession.role != Side.CUSTOMER)
     )
-    for statement in _MOVE_OWN:
-        await session.execute(statement, moving)
+    for statement in _MOVE:
+        await session.execute(statement, {"old": old_id, "new": person_id})
+
+
+async def _make_alias(session: AsyncSession, old: User, person_id: str) -> None:
+    """Empty the profile of the old id, and let its row say whose the id is."""
     now = (await session.execute(select(func.clock_timestamp()))).scalar_one()
-    emptied: dict[str, Any] = dict.fromkeys((*PROFILE, "custom")) | {"deleted_at": now, "merged_into": person_id}
-    for field, value in emptied.items():
-        setattr(old, field, value)
+    for field in _FIELDS:
+        setattr(old, field, None)
+    old.deleted_at, old.merged_into = now, person_id
     old.version += 1
     await session.flush()
-    # Also unchanged: what the notifications service knows of somebody who was never synced, it knows from messages.
-    await change_user(session, person, filled)
-    await log_merge(session, old, old_id)
-    return True
 
 
 def _check(old: User, person: User) -> None:
@@ -96,8 +101,9 @@ def _check(old: User, person: User) -> None:
             raise CannotMerge(f"{user.id} is an admin. Only customers can be merged.")
 
 
-# What callers read and write under their id, but for conversations. Of two equal idempotency keys the person's stays.
-_MOVE_OWN = [
+_FIELDS = (*PROFILE, "custom")
+# Of two equal idempotency keys the person's stays.
+_MOVE = [
     text(statement)
     for statement in (
         "update orders set user_id = :new where user_id = :old",
