@@ -1,11 +1,13 @@
 """The `chats` command: runs every process of Customer Chats, and the commands for operators."""
 
+import asyncio
 import os
 import sys
+from collections.abc import Callable, Coroutine
 from datetime import timedelta
 from functools import partial
 from pathlib import Path
-from typing import Annotated, Any
+from typing import Annotated, Any, TypeVar
 
 import typer
 from dotenv import dotenv_values
@@ -41,6 +43,7 @@ app.add_typer(inbound, name="inbound")
 app.add_typer(people, name="people")
 app.add_typer(webhooks, name="webhooks")
 
+SomeSettings = TypeVar("SomeSettings", bound=Settings)
 Host = Annotated[str, typer.Option(envvar="CHATS_LISTEN_HOST", help="Address to listen on.")]
 
 
@@ -52,17 +55,17 @@ def main() -> None:
     """Run the command line. Invalid settings are reported in one line, with exit code 1."""
     try:
         read_setting_files()
-        is_process = sys.argv[1:2] and sys.argv[1] in _ENVIRONMENT_ONLY
-        if sys.argv[1:2] and not (is_process and not _is_inbound_command(sys.argv[1:])):
+        if sys.argv[1:] and not _is_environment_only(sys.argv[1:]):
             _load_local_environment()
         app()
     except SettingsError as error:
         sys.exit(f"chats: {error}")
 
 
-def _is_inbound_command(arguments: list[str]) -> bool:
-    """Return whether the arguments are a command such as `inbound list`, not the process `inbound --port 8009`."""
-    return arguments[0] == "inbound" and len(arguments) > 1 and not arguments[1].startswith("-")
+def _is_environment_only(arguments: list[str]) -> bool:
+    """Return whether a command is one of `_ENVIRONMENT_ONLY`: `inbound --port 8009` is, `inbound list` is not."""
+    is_inbound_command = arguments[0] == "inbound" and len(arguments) > 1 and not arguments[1].startswith("-")
+    return arguments[0] in _ENVIRONMENT_ONLY and not is_inbound_command
 
 
 def _load_local_environment() -> None:
@@ -109,13 +112,8 @@ def relay(host: Host = "127.0.0.1", port: int = _port(8003)) -> None:
     """Run the relay, which numbers the event log and publishes events to the broker."""
     from services.conversations.relay import run_relay
     from services.conversations.settings import StoreSettings
-    from shared.processes import run_until_signal
-    from shared.settings import read_settings
 
-    settings = read_settings(StoreSettings)
-    _observe("relay", settings)
-    _check_port(host, port)
-    run_until_signal(lambda stop: run_relay(settings, host, port, stop))
+    _run_process("relay", StoreSettings, run_relay, host, port)
 
 
 @app.command()
@@ -123,13 +121,8 @@ def jobs(host: Host = "127.0.0.1", port: int = _port(8007)) -> None:
     """Run the jobs of the conversations service: indexing, counting, erasing, purging, files, webhooks."""
     from services.conversations.jobs import run_jobs
     from services.conversations.settings import JobsSettings
-    from shared.processes import run_until_signal
-    from shared.settings import read_settings
 
-    settings = read_settings(JobsSettings)
-    _observe("jobs", settings)
-    _check_port(host, port)
-    run_until_signal(lambda stop: run_jobs(settings, host, port, stop))
+    _run_process("jobs", JobsSettings, run_jobs, host, port)
 
 
 @app.command()
@@ -137,13 +130,8 @@ def thumbnails(host: Host = "127.0.0.1", port: int = _port(8008)) -> None:
     """Run the process that makes the thumbnails of pictures."""
     from services.conversations.settings import FileSettings
     from services.conversations.thumbnails import run_thumbnails
-    from shared.processes import run_until_signal
-    from shared.settings import read_settings
 
-    settings = read_settings(FileSettings)
-    _observe("thumbnails", settings)
-    _check_port(host, port)
-    run_until_signal(lambda stop: run_thumbnails(settings, host, port, stop))
+    _run_process("thumbnails", FileSettings, run_thumbnails, host, port)
 
 
 @app.command("notifications-api")
@@ -195,13 +183,8 @@ def sweeper(host: Host = "127.0.0.1", port: int = _port(8005)) -> None:
     """Run the sweeper, which handles missed events and overdue emails without the broker."""
     from services.notifications.settings import SweeperSettings
     from services.notifications.sweeper import run_sweeper
-    from shared.processes import run_until_signal
-    from shared.settings import read_settings
 
-    settings = read_settings(SweeperSettings)
-    _observe("sweeper", settings)
-    _check_port(host, port)
-    run_until_signal(lambda stop: run_sweeper(settings, host, port, stop))
+    _run_process("sweeper", SweeperSettings, run_sweeper, host, port)
 
 
 @inbound.callback(invoke_without_command=True)
@@ -211,13 +194,8 @@ def run_inbound_process(context: typer.Context, host: Host = "127.0.0.1", port: 
         return
     from services.notifications.inbound_process import run_inbound
     from services.notifications.settings import InboundSettings
-    from shared.processes import run_until_signal
-    from shared.settings import read_settings
 
-    settings = read_settings(InboundSettings)
-    _observe("inbound", settings)
-    _check_port(host, port)
-    run_until_signal(lambda stop: run_inbound(settings, host, port, stop))
+    _run_process("inbound", InboundSettings, run_inbound, host, port)
 
 
 @app.command()
@@ -378,6 +356,23 @@ def restored(service: Annotated[str, typer.Argument(help="conversations or notif
     from deploy.operations import declare_restored
 
     typer.echo(declare_restored(service))
+
+
+def _run_process(
+    process: str,
+    settings_class: type[SomeSettings],
+    work: Callable[[SomeSettings, str, int, asyncio.Event], Coroutine[Any, Any, None]],
+    host: str,
+    port: int,
+) -> None:
+    """Run a process of Customer Chats until it is asked to stop."""
+    from shared.processes import run_until_signal
+    from shared.settings import read_settings
+
+    settings = read_settings(settings_class)
+    _observe(process, settings)
+    _check_port(host, port)
+    run_until_signal(lambda stop: work(settings, host, port, stop))
 
 
 def _check_port(host: str, port: int) -> None:

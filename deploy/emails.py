@@ -10,7 +10,7 @@ from sqlalchemy import select
 from sqlalchemy.exc import DBAPIError
 from sqlalchemy.ext.asyncio import AsyncSession
 
-from deploy.operations import on_notifications, run_on
+from deploy.operations import on_notifications, print_table, run_on
 from services.notifications.api.queries import list_emails
 from services.notifications.delivery.operations import RETRIABLE, retry_failed_emails_in_batches
 from services.notifications.mail.addresses import masked
@@ -39,12 +39,7 @@ def print_emails(state: str | None, conversation: UUID | None, limit: int, *, ad
         current = {row.id: row.email for row in await session.execute(people)}
         return [_row(email, attempts, current, addresses=addresses) for email, _, attempts in rows]
 
-    rows = on_notifications(read)
-    widths = [max(len(row[column]) for row in (COLUMNS, *rows)) for column in range(len(COLUMNS))]
-    for row in (COLUMNS, *rows):
-        typer.echo("  ".join(value.ljust(width) for value, width in zip(row, widths, strict=True)).rstrip())
-    if not rows:
-        typer.echo("No emails found.")
+    print_table(COLUMNS, on_notifications(read), empty="No emails found.")
 
 
 def _row(

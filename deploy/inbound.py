@@ -5,7 +5,7 @@ from uuid import UUID
 import typer
 from sqlalchemy.ext.asyncio import AsyncSession
 
-from deploy.operations import on_notifications
+from deploy.operations import on_notifications, print_table
 from services.notifications.inbound.introductions import Known
 from services.notifications.inbound.mime import parse_email
 from services.notifications.inbound.operations import list_inbound, read_original
@@ -29,12 +29,7 @@ def print_inbound(state: str | None, conversation: UUID | None, limit: int, *, a
         rows, _ = await list_inbound(session, conversation_id=conversation, state=chosen, cursor=None, limit=limit)
         return [_row(email, addresses=addresses) for email, _ in rows]
 
-    rows = on_notifications(read)
-    widths = [max(len(row[column]) for row in (COLUMNS, *rows)) for column in range(len(COLUMNS))]
-    for row in (COLUMNS, *rows):
-        typer.echo("  ".join(value.ljust(width) for value, width in zip(row, widths, strict=True)).rstrip())
-    if not rows:
-        typer.echo("No emails found.")
+    print_table(COLUMNS, on_notifications(read), empty="No emails found.")
 
 
 def _row(email: InboundEmail, *, addresses: bool) -> tuple[str, ...]:

@@ -1,7 +1,7 @@
 """What operators see and do from the command line, directly on the services' databases."""
 
 import asyncio
-from collections.abc import Awaitable, Callable
+from collections.abc import Awaitable, Callable, Sequence
 from typing import TypeVar
 from uuid import UUID
 
@@ -68,6 +68,15 @@ def parse_id(value: str) -> UUID:
         return UUID(value)
     except ValueError:
         raise SettingsError(f"{value!r} is not a valid id") from None
+
+
+def print_table(columns: Sequence[str], rows: Sequence[Sequence[str]], *, empty: str) -> None:
+    """Print a table with aligned columns; below the head of one without rows, what `empty` says."""
+    widths = [max(len(row[column]) for row in (columns, *rows)) for column in range(len(columns))]
+    for row in (columns, *rows):
+        typer.echo("  ".join(value.ljust(width) for value, width in zip(row, widths, strict=True)).rstrip())
+    if not rows:
+        typer.echo(empty)
 
 
 def print_events(limit: int) -> None:

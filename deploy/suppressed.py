@@ -3,7 +3,7 @@
 import typer
 from sqlalchemy.ext.asyncio import AsyncSession
 
-from deploy.operations import on_notifications, parse_id
+from deploy.operations import on_notifications, parse_id, print_table
 from services.notifications.delivery.suppression import (
     list_suppressed,
     remove_suppressed_address,
@@ -23,12 +23,7 @@ def print_suppressed(user_id: str | None, limit: int) -> None:
         rows, _ = await list_suppressed(session, user_id=user_id, cursor=None, limit=limit)
         return [_row(row) for row in rows]
 
-    rows = on_notifications(read)
-    widths = [max(len(row[column]) for row in (COLUMNS, *rows)) for column in range(len(COLUMNS))]
-    for row in (COLUMNS, *rows):
-        typer.echo("  ".join(value.ljust(width) for value, width in zip(row, widths, strict=True)).rstrip())
-    if not rows:
-        typer.echo("No suppressed addresses found.")
+    print_table(COLUMNS, on_notifications(read), empty="No suppressed addresses found.")
 
 
 def _row(row: Suppression) -> tuple[str, ...]:
