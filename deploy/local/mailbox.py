@@ -21,7 +21,7 @@ from starlette.requests import Request
 from starlette.responses import HTMLResponse, JSONResponse, PlainTextResponse, RedirectResponse, Response
 from starlette.routing import Route
 
-from deploy.local.mailbox_reply import authenticated, compose_letter, compose_reply, deliver
+from deploy.local.mailbox_reply import authenticated, compose_new_email, compose_reply, deliver
 from shared.processes import create_server
 
 HOST = "127.0.0.1"
@@ -70,7 +70,7 @@ class Intake:
 
     url: str
     authserv_id: str | None = None
-    letters: str | None = None
+    inbound_address: str | None = None
 
 
 def make_app(mailbox: Mailbox, intake: Intake | None = None) -> Starlette:
@@ -83,7 +83,7 @@ def make_app(mailbox: Mailbox, intake: Intake | None = None) -> Starlette:
         emails = [_summary(number, _parse(mailbox.source(str(number))[1])) for number in mailbox.numbers()]
         if request.url.path == "/mails":
             return JSONResponse(emails)
-        return _page("list", emails=emails, letters=intake and intake.letters)
+        return _page("list", emails=emails, inbound_address=intake and intake.inbound_address)
 
     def email(request: Request) -> Response:
         number, source = mailbox.source(request.path_params["name"])
@@ -126,20 +126,20 @@ def _writing(mailbox: Mailbox, intake: Intake) -> list[Route]:
     async def write(request: Request) -> Response:
         fields = await _fields(request)
         try:
-            message = compose_letter(fields["from"], intake.letters or "", fields["subject"], fields["body"])
+            message = compose_new_email(fields["from"], intake.inbound_address or "", fields["subject"], fields["body"])
         except ValueError as error:
             raise HTTPException(400, f"The email cannot be sent: {error}.") from None
         return await send(message, "/write")
 
     def form(request: Request) -> Response:
-        return _page("write", letters=intake.letters, said=request.query_params.get("said", ""))
+        return _page("write", inbound_address=intake.inbound_address, said=request.query_params.get("said", ""))
 
     async def send(message: EmailMessage, page: str) -> Response:
         said = await asyncio.to_thread(deliver, authenticated(message, intake.authserv_id), intake.url)
         return RedirectResponse(f"{page}?{urlencode({'said': said})}", 303)
 
     routes = [Route("/mails/{name}/reply", reply, methods=["POST"])]
-    if intake.letters:
+    if intake.inbound_address:
         routes += [Route("/write", write, methods=["POST"]), Route("/write", form)]
     return routes
 
@@ -198,9 +198,9 @@ def main() -> None:
     parser.add_argument("--host", default=HOST)
     parser.add_argument("--inbound", help="where replies are delivered, as CHATS_INBOUND_LISTEN")
     parser.add_argument("--authserv-id", help="CHATS_INBOUND_AUTHSERV_ID")
-    parser.add_argument("--letters", help="CHATS_INBOUND_ADDRESS")
+    parser.add_argument("--inbound-address", help="CHATS_INBOUND_ADDRESS")
     options = parser.parse_args()
-    intake = Intake(options.inbound, options.authserv_id, options.letters) if options.inbound else None
+    intake = Intake(options.inbound, options.authserv_id, options.inbound_address) if options.inbound else None
     asyncio.run(serve(options.directory, options.web_port, options.smtp_port, options.host, intake))
 
 

@@ -36,16 +36,16 @@ def compose_reply(email: EmailMessage, text: str) -> EmailMessage:
     return reply
 
 
-def compose_letter(sender: str, recipient: str, subject: str, text: str) -> EmailMessage:
+def compose_new_email(sender: str, recipient: str, subject: str, text: str) -> EmailMessage:
     """Return an email to the store. Raises ValueError if its sender is no address."""
-    letter = EmailMessage(policy=SMTP)
-    letter["From"], letter["To"], letter["Subject"] = sender, recipient, " ".join(subject.split())
-    addresses = letter["From"].addresses
+    email = EmailMessage(policy=SMTP)
+    email["From"], email["To"], email["Subject"] = sender, recipient, " ".join(subject.split())
+    addresses = email["From"].addresses
     if len(addresses) != 1 or not addresses[0].domain:
         raise ValueError("give the address of one sender")
-    letter["Date"], letter["Message-ID"] = formatdate(localtime=True), make_msgid(domain=addresses[0].domain)
-    letter.set_content(text, cte="quoted-printable")
-    return letter
+    email["Date"], email["Message-ID"] = formatdate(localtime=True), make_msgid(domain=addresses[0].domain)
+    email.set_content(text, cte="quoted-printable")
+    return email
 
 
 def authenticated(email: EmailMessage, authserv_id: str | None) -> EmailMessage:

@@ -157,7 +157,7 @@ def _valkeys(embedded: set[str], data: Path, ports: Mapping[str, int], password:
 def _mailbox(directory: Path, web: int, smtp: int, settings: Mapping[str, str], log: Path) -> Child:
     directory.mkdir(mode=0o700, exist_ok=True)
     options: list[object] = ["--directory", directory, "--web-port", web, "--smtp-port", smtp]
-    for option, name in (("--inbound", "LISTEN"), ("--authserv-id", "AUTHSERV_ID"), ("--letters", "ADDRESS")):
+    for option, name in (("--inbound", "LISTEN"), ("--authserv-id", "AUTHSERV_ID"), ("--inbound-address", "ADDRESS")):
         if value := settings.get(f"CHATS_INBOUND_{name}"):
             options += [option, value]
 

@@ -44,8 +44,10 @@ def create_app(settings: ApiSettings) -> FastAPI:
     trusted = TrustedResults(settings.inbound_authserv_id, settings.inbound_require_auth)
     acquire, transact = partial(request_connection, state.acquire), partial(request_transaction, state.sessions)
     secret = settings.inbound_secret.get_secret_value() if settings.inbound_secret else ""
-    domain, letters = settings.inbound_domain or "", settings.inbound_address
-    state.reception = Reception(acquire, transact, domain, secret, settings.public_url, trusted, letters=letters)
+    domain = settings.inbound_domain or ""
+    state.reception = Reception(
+        acquire, transact, domain, secret, settings.public_url, trusted, inbound_address=settings.inbound_address
+    )
     state.room = Room(inbound_mime.ROOM)
     add_routes(
         app,

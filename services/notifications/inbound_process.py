@@ -11,11 +11,11 @@ import httpx2
 import structlog
 
 from services.notifications.inbound.authentication import TrustedResults
-from services.notifications.inbound.becoming import Store
 from services.notifications.inbound.calls import CALL_SECONDS
 from services.notifications.inbound.imap_mailbox import ImapMailbox
 from services.notifications.inbound.posting import BATCH, post_due
 from services.notifications.inbound.reception import Reception
+from services.notifications.inbound.reply_content import Store
 from services.notifications.inbound.retention import purge_originals
 from services.notifications.inbound.server import GRACE, InboundServer, Receiver
 from services.notifications.inbound.state import collect
@@ -54,7 +54,7 @@ async def run_inbound(settings: InboundSettings, host: str, port: int, stop: asy
     routes = operations_routes(lambda: database_fault(engine, version), lambda: collect(sessions))
     trusted = TrustedResults(settings.inbound_authserv_id, settings.inbound_require_auth)
     secret = settings.inbound_secret.get_secret_value() if settings.inbound_secret else ""
-    domain, letters = settings.inbound_domain or "", settings.inbound_address
+    domain = settings.inbound_domain or ""
     reception = Reception(
         acquire,
         partial(transaction, sessions),
@@ -63,7 +63,7 @@ async def run_inbound(settings: InboundSettings, host: str, port: int, stop: asy
         settings.public_url,
         trusted,
         arrived.set,
-        letters=letters,
+        inbound_address=settings.inbound_address,
     )
     hostname = urlsplit(settings.public_url).hostname or "localhost"
     listens = settings.inbound_domain is not None and settings.inbound_listen != NO_LISTENER
@@ -114,8 +114,8 @@ def store_of(settings: InboundSettings) -> Store:
     """Return the store as its emails show it."""
     senders = [sender for sender in (settings.email_from, settings.email_reply_to) if sender]
     names = {settings.store_name, *(name for sender in senders if (name := sender_name(sender)))}
-    letters = [settings.inbound_address] if settings.inbound_address else []
-    addresses = [*(sender_address(sender) for sender in senders), *letters]
+    inbound = [settings.inbound_address] if settings.inbound_address else []
+    addresses = [*(sender_address(sender) for sender in senders), *inbound]
     return Store(sorted(names), [*addresses, f"@{settings.inbound_domain}"], settings.public_url)
 
 

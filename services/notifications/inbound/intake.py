@@ -13,7 +13,7 @@ from services.notifications.inbound.binding import Anyone, Target
 from services.notifications.inbound.held_notices import ONCE_A_DAY_SQL, TELL_SENDER_SQL, TOLD
 from services.notifications.inbound.loops import automatic_reason, sender_mailbox
 from services.notifications.inbound.mime import header_of, parse_headers
-from services.notifications.inbound.senders import resolve_letter, resolve_reply, why_held
+from services.notifications.inbound.senders import resolve_reply, resolve_without_token, why_held
 from services.notifications.rules import (
     HELD_BYTES,
     HELD_OF_CONVERSATION,
@@ -54,7 +54,7 @@ async def take_in(
     authentic = None if sender is None else trusted.of(message, sender)
     same_as = same_email(message, content)
     if isinstance(target, Anyone):
-        bound = await resolve_letter(connection, message, sender, same_as, authentic=authentic is True)
+        bound = await resolve_without_token(connection, message, sender, same_as, authentic=authentic is True)
     else:
         bound = await resolve_reply(connection, target, sender)
     reason = automatic_reason(message, envelope_from)

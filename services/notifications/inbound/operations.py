@@ -11,10 +11,10 @@ from sqlalchemy.ext.asyncio import AsyncSession
 
 from services.notifications.errors import InboundNotWaiting
 from services.notifications.event_log.append import append_events
-from services.notifications.inbound.becoming import MAX_SUBJECT
 from services.notifications.inbound.introductions import Known
 from services.notifications.inbound.mime import parse_email
 from services.notifications.inbound.reading import read_text
+from services.notifications.inbound.reply_content import MAX_SUBJECT
 from services.notifications.mail.fingerprints import Fingerprints
 from services.notifications.models import InboundEmail, Person
 from services.notifications.rules import InboundKind, InboundReason, InboundState

@@ -16,7 +16,6 @@ import httpx2
 import structlog
 
 from services.notifications.event_log.append import INBOUND_UPDATED_SQL
-from services.notifications.inbound.becoming import SMALL, Store, read_contexts, read_email
 from services.notifications.inbound.calls import (
     Ended,
     Limited,
@@ -28,6 +27,7 @@ from services.notifications.inbound.calls import (
     send_texts,
 )
 from services.notifications.inbound.held_notices import ONCE_A_DAY_SQL, TELL_SENDER_SQL
+from services.notifications.inbound.reply_content import SMALL, Store, read_contexts, read_email
 from services.notifications.rules import HEAD_WAITS, InboundKind, InboundReason, InboundState
 from shared.database import ConnectionProvider, Driver
 from shared.failpoints import failpoint

@@ -63,12 +63,12 @@ class Reception:
         trusted: TrustedResults,
         arrived: Callable[[], None] = lambda: None,
         *,
-        letters: str | None = None,
+        inbound_address: str | None = None,
     ) -> None:
         self._acquire, self._transact = acquire, transact
         self.domain, self._secret = domain, secret
         self._trusted, self._arrived = trusted, arrived
-        self._letters = mailbox_or_none(letters)  # the address for new conversations
+        self._inbound_address = mailbox_or_none(inbound_address)  # the address for new conversations
         self._new_conversation = f"{public_url.rstrip('/')}/dashboard/messages/new/"
 
     def is_ours(self, address: str) -> bool:
@@ -84,7 +84,7 @@ class Reception:
 
         `None` is a sender that nobody told us: its expired addresses are not refused, and the header decides.
         """
-        if self._letters is not None and mailbox_or_none(address) == self._letters:
+        if self._inbound_address is not None and mailbox_or_none(address) == self._inbound_address:
             return Anyone()
         if self.domain and mailbox_or_none(address) == f"{ABUSE}@{self.domain}":
             return AbuseMailbox()

@@ -48,7 +48,7 @@ async def resolve_reply(connection: Driver, bound: Bound, sender: str | None) ->
     return bound
 
 
-async def resolve_letter(
+async def resolve_without_token(
     connection: Driver, message: Message, sender: str | None, same_as: str, *, authentic: bool
 ) -> Bound:
     """Find out what an email to the address for new conversations is: a reply to one of ours, or a new conversation.

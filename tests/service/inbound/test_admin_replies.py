@@ -7,7 +7,7 @@ import httpx2
 import pytest
 
 from services.notifications.delivery.claiming import claim_emails
-from services.notifications.inbound import becoming
+from services.notifications.inbound import reply_content
 from services.notifications.inbound.operations import post_inbound
 from shared.database import transaction
 from shared.problems import Invalid
@@ -129,7 +129,7 @@ async def test_an_uncertain_quote_is_held_for_the_admin_who_posts_it(
 async def test_an_email_that_is_not_among_the_newest_can_be_answered(
     asked: Rig, monkeypatch: pytest.MonkeyPatch
 ) -> None:
-    monkeypatch.setattr(becoming, "QUOTED_EMAILS", 1)
+    monkeypatch.setattr(reply_content, "QUOTED_EMAILS", 1)
     older, to = asked.sent[-1], asked.address
     await asked.anna.post(asked.conversation, "And in red?")
     [_] = await emails_to(asked, "support")

@@ -16,9 +16,9 @@ import asyncpg
 import httpx2
 
 from services.notifications.inbound.authentication import TrustedResults
-from services.notifications.inbound.becoming import Store
 from services.notifications.inbound.posting import post_due
 from services.notifications.inbound.reception import Reception
+from services.notifications.inbound.reply_content import Store
 from services.notifications.inbound.server import InboundServer, Receiver
 from services.notifications.mail.listen_url import Listen
 from services.notifications.mail.reply_addresses import make_bounce_address, make_reply_address

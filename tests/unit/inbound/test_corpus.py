@@ -6,9 +6,9 @@ from typing import Any
 
 import pytest
 
-from services.notifications.inbound.cutting import Cut
 from services.notifications.inbound.introductions import Known
 from services.notifications.inbound.mime import parse_email
+from services.notifications.inbound.quotes import Cut
 from services.notifications.inbound.reading import read_text
 from services.notifications.mail.fingerprints import Fingerprints, fingerprint
 

@@ -10,8 +10,8 @@ from services.notifications.inbound.own_words import own_words
 from services.notifications.inbound.reading import read_own_words
 from services.notifications.mail.fingerprints import Fingerprints, fingerprint
 from tests.unit.inbound.test_corpus import OURS, REPLIES, _spaced
-from tests.unit.inbound.test_cutting import INTRO, KNOWN, QUOTE, WRITTEN
-from tests.unit.inbound.test_cutting import OURS as OUR_EMAIL
+from tests.unit.inbound.test_quotes import INTRO, KNOWN, QUOTE, WRITTEN
+from tests.unit.inbound.test_quotes import OURS as OUR_EMAIL
 
 
 def read(reply: dict[str, str], *, recognised: bool) -> str | None:
