@@ -81,7 +81,7 @@ class ActAsPerson:
             return
         if body is not None:
             receive = body.replay()
-        await self.app(scope, receive, send)
+        await self(scope, receive, send)  # that person may have been merged meanwhile
 
 
 class _Body:

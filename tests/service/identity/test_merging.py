@@ -157,6 +157,20 @@ async def test_a_message_posted_during_the_merger_is_the_persons(
     assert [message["sender"]["id"] for message in (await ben.get(path))["items"]] == ["ben", "ben"]
 
 
+async def test_a_message_posted_during_a_second_merger_is_the_last_persons(
+    anna: Caller, ben: Caller, shop: Caller, conversations: SessionFactory
+) -> None:
+    conversation = (await anna.open(body="One"))["id"]
+    await ben.open()
+    await shop.call("PUT", "/users/cora", {})
+    await merged(shop)
+    async with transaction(conversations) as session:
+        await begin_merge(session, "ben", "cora")
+        path = f"/conversations/{conversation}/messages"
+        post = await waiting_for_a_lock(conversations, anna.call("POST", path, {"body": "Two"}))  # by now as Ben
+    assert (await post).json()["sender"]["id"] == "cora"
+
+
 async def test_a_conversation_opened_during_the_merger_is_the_persons(
     anna: Caller, ben: Caller, conversations: SessionFactory
 ) -> None:
