@@ -194,7 +194,9 @@ update inbound_emails set state = $3, reason = $4, lease_id = null, lease_until 
     original = case when not deleted then original end, from_address = case when not deleted then from_address end
 from (
     select $4 = '{InboundReason.CONVERSATION_DELETED}' or exists (
-        select from people join inbound_emails as ended on ended.user_id = people.id where ended.id = $1 and deleted
+        select from inbound_emails as ended join people as known on known.id = ended.user_id
+            join people on people.id = coalesce(known.merged_into, known.id)
+        where ended.id = $1 and people.deleted
     ) as deleted
 ) as its
 where id = $1 and lease_id = $2 and state = '{InboundState.RECEIVED}'

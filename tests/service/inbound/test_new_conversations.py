@@ -231,6 +231,16 @@ async def test_a_customer_who_is_none_any_more_leaves_the_email_to_an_admin(know
     assert await known.states() == [("held", "no-longer-allowed")]
 
 
+async def test_a_held_email_under_an_old_id_is_kept_for_an_admin(known: Rig) -> None:
+    await known.deliver(known.letter(), LETTERS)
+    await known.run("update people set deleted = true, merged_into = 'bert' where id = 'anna'")  # the email came since
+    admin = {"role": "admin", "email": SENDER}
+    await known.anna.api.put("/api/v1/store/users/anna", json=admin, headers=known.shop_headers)
+    await known.post()
+    assert await known.states() == [("held", "no-longer-allowed")]
+    assert await known.column("select original is not null from inbound_emails") == [True]
+
+
 async def test_held_emails_are_bounded(known: Rig, monkeypatch: pytest.MonkeyPatch) -> None:
     for number in range(22):
         await known.deliver(known.letter(**{"From": "eve@other.test", "Message-ID": f"<{number}@x>"}), LETTERS)
