@@ -15,7 +15,7 @@ from services.notifications.errors import InboundRefused
 from services.notifications.inbound.intake import TakenIn
 from services.notifications.inbound.mime import parse_headers
 from services.notifications.inbound.reception import UNKNOWN, Reception, Refused
-from services.notifications.inbound.recipients import addresses_in, distinct, envelope_sender
+from services.notifications.inbound.recipients import distinct, envelope_sender
 from services.notifications.rules import InboundReason, InboundState
 from shared.http import ApiRouter
 from shared.problems import (
@@ -140,7 +140,7 @@ async def receive_inbound_mime(
 
 async def _keep(reception: Reception, given: Given, recipients: list[str], sender: str | None) -> list[TakenIn | None]:
     headers = parse_headers(given.content)
-    to = distinct(recipients or given.recipients or addresses_in(headers, reception.domain))
+    to = distinct(recipients or given.recipients or reception.addresses_in(headers))
     envelope_from = next((value for value in (sender, given.sender) if value is not None), envelope_sender(headers))
     kept: list[TakenIn | None] = []
     refused = UNKNOWN

@@ -3,6 +3,7 @@
 import asyncio
 from collections.abc import Callable
 from dataclasses import dataclass
+from email.message import Message
 from typing import Final
 
 import structlog
@@ -15,6 +16,7 @@ from services.notifications.inbound.complaints import ABUSE, AbuseMailbox
 from services.notifications.inbound.intake import TakenIn, take_in
 from services.notifications.inbound.leaving import Leaver, find_leaver, take_leave
 from services.notifications.inbound.loops import envelope_mailbox
+from services.notifications.inbound.recipients import addresses_in, has_address
 from services.notifications.mail.addresses import mailbox_or_none
 from services.notifications.mail.reply_addresses import read_bounce_address, read_leave_address, read_reply_token
 from services.notifications.rules import InboundState
@@ -78,6 +80,13 @@ class Reception:
             return False
         found = (read_reply_token(local), read_leave_address(local), read_bounce_address(self._secret, local))
         return any(each is not None for each in found)
+
+    def addresses_in(self, headers: Message) -> list[str]:
+        """Return our addresses in an email's headers: those that we made, else the one for new conversations."""
+        found = addresses_in(headers, self.domain)
+        if not found and self._inbound_address is not None and has_address(headers, self._inbound_address):
+            return [self._inbound_address]
+        return found
 
     async def find(self, address: str, envelope_from: str | None) -> Recipient | Refused:
         """Return what an address stands for, or why it is refused for this sender.

@@ -18,9 +18,16 @@ def addresses_in(message: Message, domain: str) -> list[str]:
 
     Nothing else is read from these headers: everyone who knows such an address may use it, so its place says nothing.
     """
-    ours = re.compile(
-        rf"(?<![\w.+-])(?:reply|bounce|leave)\+[a-z2-7]{{52}}@{re.escape(domain)}(?![\w.-])", re.IGNORECASE
-    )
+    return _find(message, rf"(?:reply|bounce|leave)\+[a-z2-7]{{52}}@{re.escape(domain)}")
+
+
+def has_address(message: Message, address: str) -> bool:
+    """Return whether a header has this address."""
+    return bool(_find(message, re.escape(address)))
+
+
+def _find(message: Message, address: str) -> list[str]:
+    ours = re.compile(rf"(?<![\w.+-]){address}(?![\w.-])", re.IGNORECASE)
     for name in HEADERS:
         values = [str(value)[:MAX_HEADER] for value in message.get_all(name, ())]
         if found := distinct([address for value in values for address in ours.findall(value)]):

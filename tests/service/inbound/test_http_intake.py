@@ -18,7 +18,7 @@ from services.notifications.app import create_app
 from services.notifications.models import InboundEmail
 from services.notifications.settings import ApiSettings
 from tests.service.conftest import INBOUND_SECRET, SECRET
-from tests.service.inbound.rig import DOMAIN, SENDER, Rig
+from tests.service.inbound.rig import DOMAIN, LETTERS, SENDER, Rig
 
 NO_SENDER: dict[str, Any] = {"from": ""}
 PATH = inbound_mime.MIME
@@ -35,6 +35,7 @@ async def door(rig: Rig, databases: dict[str, str]) -> AsyncIterator[httpx2.Asyn
             notifications_database_url=databases["notifications"],
             auth_secret=[SECRET],
             inbound_domain=DOMAIN,
+            inbound_address=LETTERS,
             inbound_secret=SecretStr(INBOUND_SECRET),
             inbound_http_secret=SecretStr(PROVIDER),
         )
@@ -124,6 +125,22 @@ async def test_recipients_are_those_that_the_url_or_the_headers_name(door: httpx
     assert {row.same_as[:3] for row in await rig.rows()} == {"<1@", "<2@", "<3@"}
     hidden = rig.reply(to=f'"{rig.address}x" <someone@{DOMAIN}>').as_bytes()
     assert (await door.post(PATH, content=hidden, headers=RAW)).status_code == 406
+
+
+async def test_the_address_for_new_conversations_counts_in_headers_without_another_of_ours(
+    door: httpx2.AsyncClient, rig: Rig
+) -> None:
+    letter = rig.letter(To=f"Shop <{LETTERS.upper()}>, eve@other.test").as_bytes()
+    [taken] = await deliver(door, letter)
+    assert taken["state"] != "refused"
+    both = rig.reply(to=f"{LETTERS}, {rig.address}").as_bytes()
+    [reply] = await deliver(door, both)
+    assert [(str(row.id), row.kind) for row in await rig.rows()] == [
+        (taken["id"], "conversation"),
+        (reply["id"], "message"),
+    ]
+    longer = rig.letter(To=f"x{LETTERS}, {LETTERS}.other.test").as_bytes()
+    assert (await door.post(PATH, content=longer, headers=RAW)).status_code == 406
 
 
 async def test_the_senders_envelope_decides_what_a_delivery_report_is(door: httpx2.AsyncClient, rig: Rig) -> None:
