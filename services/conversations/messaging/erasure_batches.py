@@ -60,21 +60,20 @@ class State:
     stalled_seconds: float
 
 
-async def erase_if_small(session: AsyncSession, conversation_ids: Sequence[UUID], *, size: int = BATCH) -> bool:
-    """Erase the remaining rows of deleted conversations if these are at most `size`; return whether it did."""
-    if not conversation_ids:
-        return True
-    if len(conversation_ids) > size:
-        return False
-    if await session.scalar(_COUNT, {"ids": list(conversation_ids), "most": size + 1}) > size:
-        return False
+async def erase_if_small(session: AsyncSession, conversation_ids: Sequence[UUID], *, size: int = BATCH) -> int:
+    """Erase the remaining rows of deleted conversations if these are at most `size`; return how many it erased."""
+    if not 0 < len(conversation_ids) <= size:
+        return 0
+    rows: int = await session.scalar(_COUNT, {"ids": list(conversation_ids), "most": size + 1})
+    if rows > size:
+        return 0
     await session.execute(delete(Message).where(any_of(Message.conversation_id, conversation_ids)))
     await session.execute(delete(ConversationEntry).where(any_of(ConversationEntry.conversation_id, conversation_ids)))
     await session.execute(delete(Attachment).where(any_of(Attachment.conversation_id, conversation_ids)))
     await erase_conversations(session, conversation_ids)
     await session.execute(_ERASE_RESPONSES, {"ids": list(conversation_ids), "size": size})
     await session.execute(delete(Erasure).where(any_of(Erasure.conversation_id, conversation_ids)))
-    return True
+    return rows
 
 
 async def erase_user_in_log(session: AsyncSession, user_id: str, *, size: int = BATCH) -> bool:
@@ -122,12 +121,13 @@ async def hide_conversations(session: AsyncSession, erasure_id: UUID, *, size: i
 
     Keeps conversations that the user opened after the deletion.
     """
-    erasure = await session.get_one(Erasure, erasure_id)
+    erasure = await session.get_one(Erasure, erasure_id, with_for_update=True, populate_existing=True)
     if not erasure.content:
         return False
     values = {"user_id": erasure.user_id, "asked_at": erasure.asked_at, "size": size}
     ids = (await session.scalars(_HIDE, values)).all()
-    await erase_if_small(session, ids)
+    erasure.erased += await erase_if_small(session, ids)
+    await session.flush()
     return len(ids) == size
 
 

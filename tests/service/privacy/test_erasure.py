@@ -47,6 +47,7 @@ async def test_a_deletion_has_a_receipt_without_text(shop: Caller, conversations
     path = answer.headers["location"].removeprefix("/api/v1/store")
     receipt = await shop.get(path)
     assert receipt["counts"] == preview["erased"]
+    assert receipt["erased"] > sum(receipt["counts"][kind] for kind in ("messages", "files", "entries")) > 0
     assert (receipt["user_id"], receipt["content"], receipt["asked_by"], receipt["state"]) == (
         "anna",
         True,
