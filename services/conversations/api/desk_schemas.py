@@ -5,7 +5,7 @@ from datetime import datetime
 from typing import Annotated, Literal, Self
 from uuid import UUID
 
-from pydantic import AfterValidator, Field, StringConstraints, model_validator
+from pydantic import AfterValidator, Field, StrictBool, StringConstraints, model_validator
 from pydantic_core import PydanticCustomError
 
 from services.conversations.api.request_schemas import Body, MessageNumber, Request
@@ -79,7 +79,7 @@ class ChangeMany(Request):
 
     items: Annotated[list[SeenConversation], Field(min_length=1, max_length=BULK_LIMIT)]
     status: Status | None = None
-    read: bool | None = None
+    read: StrictBool | None = None
     assignee_id: StoreId | None = None
     add_labels: Labels = Field(default_factory=list)
     remove_labels: Labels = Field(default_factory=list)

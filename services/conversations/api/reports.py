@@ -1,5 +1,6 @@
 """The route of the reports: how many conversations, and how long replies and resolutions took."""
 
+import re
 from datetime import date, datetime, timedelta
 from typing import Annotated
 
@@ -77,9 +78,13 @@ def span_of(request: Request, first: date | None, last: date | None) -> Span:
 
 
 def prefers_csv(accept: str) -> bool:
-    """Return whether an `Accept` header asks for CSV and not for JSON."""
-    types = {part.partition(";")[0].strip().lower() for part in accept.split(",")}
-    return CSV in types and "application/json" not in types
+    """Return whether an `Accept` header names CSV, with a higher weight than JSON if it names both."""
+    weights: dict[str, float] = {}
+    for part in accept.lower().split(","):
+        media_type, *parameters = (value.strip() for value in part.split(";"))
+        weight = next((found[1] for value in parameters if (found := _WEIGHT.fullmatch(value))), "1")
+        weights[media_type] = float(weight)
+    return weights.get(CSV, 0) > weights.get("application/json", 0)
 
 
 def csv_response(text: str, name: str) -> Response:
@@ -89,3 +94,4 @@ def csv_response(text: str, name: str) -> Response:
 
 
 _VARY = {"Vary": "Accept"}
+_WEIGHT = re.compile(r"q=([01](?:\.[0-9]{0,3})?)")

@@ -9,6 +9,7 @@ from pydantic import (
     ConfigDict,
     Field,
     JsonValue,
+    StrictBool,
     StringConstraints,
     ValidationInfo,
     field_validator,
@@ -183,8 +184,8 @@ class Viewing(Request):
 
     model_config = example(writing=True)
 
-    gone: bool = False
-    writing: bool | None = None
+    gone: StrictBool = False
+    writing: StrictBool | None = None
 
 
 class BulkDelete(Request):

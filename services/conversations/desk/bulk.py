@@ -53,7 +53,7 @@ async def change_conversations(
     """
     if change.assignee is not None and change.assignee.admin_id is not None:
         await check_admins(session, [change.assignee.admin_id], ("body", "assignee_id"))
-    check_distinct(change.add_labels, change.remove_labels)
+    check_distinct(change.add_labels, change.remove_labels, "remove_labels")
     locked = (
         await session.scalars(
             select(Conversation)
@@ -93,7 +93,7 @@ async def _change(
     if change.assignee is not None:
         changes.append(await assign_locked(session, conversation, change.assignee.admin_id, actor_id))
     if added or removed:
-        changes.append(await change_locked(session, conversation, added, removed, actor_id))
+        changes.append(await change_locked(session, conversation, added, removed, actor_id, "add_labels"))
     if change.read is True:
         count = conversation.message_count
         changes.append(await mark_read(session, conversation.id, Side.ADMIN, count, reader_id=actor_id) is not None)

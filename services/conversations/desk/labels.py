@@ -57,10 +57,10 @@ async def change_labels(
     await change_locked(session, conversation, added, removed, actor_id)
 
 
-def check_distinct(add: Iterable[str], remove: Iterable[str]) -> None:
-    """Raise `Invalid` if a label is to be both added and removed."""
+def check_distinct(add: Iterable[str], remove: Iterable[str], field: str = "remove") -> None:
+    """Raise `Invalid` about a field if a label is to be both added and removed."""
     if both := sorted(set(map(fold, add)) & set(map(fold, remove))):
-        raise Invalid(f"Add a label or remove it, not both: {', '.join(both)}.", ("body", "remove"))
+        raise Invalid(f"Add a label or remove it, not both: {', '.join(both)}.", ("body", field))
 
 
 async def change_locked(
@@ -69,8 +69,12 @@ async def change_locked(
     add: Sequence[LabelRow],
     remove: Sequence[LabelRow],
     actor_id: str,
+    field: str = "add",
 ) -> bool:
-    """Change the labels of a locked conversation; return whether that changed anything. Raises `Invalid`."""
+    """Change the labels of a locked conversation; return whether that changed anything.
+
+    Raises `Invalid` about a field if there are too many.
+    """
     present = set(conversation.label_ids)
     added = [label for label in add if label.id not in present]
     removed = [label for label in remove if label.id in present]
@@ -81,7 +85,7 @@ async def change_locked(
         kept &= set(await session.scalars(select(Label.id).where(any_of(Label.id, kept))))
     if len(kept) > LABEL_LIMIT:
         msg = f"A conversation can have up to {LABEL_LIMIT} labels; this one would have {len(kept)}."
-        raise Invalid(msg, ("body", "add"), "too_many_labels")
+        raise Invalid(msg, ("body", field), "too_many_labels")
     data = {"added": [label.name for label in added], "removed": [label.name for label in removed]}
     audited = {"added": [label.id for label in added], "removed": [label.id for label in removed]}
     act = Act(AuditAction.CONVERSATION_LABELS, actor_id, conversation.id, data=audited)

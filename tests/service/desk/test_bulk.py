@@ -60,6 +60,7 @@ async def test_an_invalid_change_changes_nothing(anna: Caller, sam: Caller) -> N
         {"add_labels": ["one more"], "status": "CLOSED"},
         {"assignee_id": "anna", "status": "CLOSED"},
         {"status": "KEEP"},
+        {"read": "yes"},
         {},
         {"subject": "x"},
     ):

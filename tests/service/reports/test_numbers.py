@@ -136,6 +136,8 @@ async def test_csv_has_a_header_a_safe_name_and_the_same_numbers(sam: Caller, co
         ("text/csv", "text/csv"),
         ("text/csv;q=0.9, */*", "text/csv"),
         ("application/json, text/csv", "application/json"),
+        ("application/json;q=0.1, text/csv", "text/csv"),
+        ("text/csv;q=0", "application/json"),
         ("*/*", "application/json"),
     ],
 )
