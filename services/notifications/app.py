@@ -6,7 +6,7 @@ from typing import cast
 
 from fastapi import FastAPI
 
-from services.notifications.api import inbound, inbound_mime, internal, leaving, operations, routes, suppressed
+from services.notifications.api import inbound, inbound_mime, internal, operations, routes, suppressed
 from services.notifications.api.field_docs import FIELDS
 from services.notifications.api.room import Room
 from services.notifications.api.state import ApiState
@@ -14,7 +14,7 @@ from services.notifications.api.tags import TAGS
 from services.notifications.inbound.authentication import TrustedResults
 from services.notifications.inbound.reception import Reception
 from services.notifications.settings import ApiSettings
-from services.notifications.web import emails, preferences
+from services.notifications.web import emails, leaving, preferences
 from shared.api_docs import describe_fields
 from shared.database import REQUEST_BOUNDS, create_engine, request_connection, request_transaction
 from shared.http import add_head_routes, add_routes, create_api

@@ -1,1 +1,1 @@
-"""The one page of this service: an admin's preferences."""
+"""The pages of this service: emails turned off and on, by link or signed in, and an admin's preferences."""

@@ -13,10 +13,10 @@ from fastapi.responses import RedirectResponse, Response
 from sqlalchemy import select
 from sqlalchemy.ext.asyncio import AsyncSession
 
-from services.notifications.api.leaving import leaving_page
 from services.notifications.api.routes import CurrentSettings
 from services.notifications.delivery.muting import Wish, read_muting, set_muting
 from services.notifications.models import Notification, Person
+from services.notifications.web.leaving import leaving_page
 from services.notifications.web.session import authenticate
 from shared.dependencies import DbSession
 from shared.problems import Invalid, NotFound, Unauthenticated
