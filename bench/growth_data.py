@@ -1,7 +1,8 @@
 """Three years of a store's conversations, generated in the database: about as many messages as requested.
 
 As in real stores, few customers have very many conversations, and few conversations very many messages; recent ones are
-open and partly unread, old ones are closed. Rows are inserted in the order of their times, with all indexes, so that
+open and partly unread, old ones are closed. The latest `RECENT` count as recent, however old: with these, a small
+store's lists fill a page, as a large one's do. Rows are inserted in the order of their times, with all indexes, so that
 table and indexes lie on disk as if they had been written one by one.
 """
 
@@ -9,13 +10,14 @@ import asyncpg
 
 MESSAGES_A_TALK = 10  # on average; most have fewer
 LONGEST = 20_000  # messages
+RECENT = 800  # conversations, at least: 40 of them are open and unread
 ADMINS = 20
 
 
 async def fill(superuser_url: str, messages: int) -> None:
     """Fill an empty, migrated conversations database, and leave it vacuumed and analysed."""
     talks = max(messages // MESSAGES_A_TALK, 1)
-    numbers = {"talks": talks, "customers": max(talks // 3, 1), "longest": LONGEST, "admins": ADMINS}
+    numbers = {"talks": talks, "customers": max(talks // 3, 1), "longest": LONGEST, "admins": ADMINS, "recent": RECENT}
     connection = await asyncpg.connect(superuser_url)
     try:
         await connection.execute("set session_replication_role = replica")  # the data needs no foreign key checks
@@ -39,10 +41,12 @@ with chances as materialized (
 ), times as (
     select *, now() - age as started, least(interval '12 hours' * pace, age / messages) as apart from chances
 ), ends as materialized (
-    select *, started + apart * (messages - 1) as ended from times
+    select *, started + apart * (messages - 1) as ended,
+        row_number() over (order by started + apart * (messages - 1) desc) as newest
+    from times
 )
 select *, uuidv7(started - clock_timestamp()) as id, case
-        when ended < now() - interval '30 days'
+        when ended < now() - interval '30 days' and newest > {recent}
             then case when fate < 0.9 then 'CLOSED' when fate < 0.995 then 'RESOLVED' else 'AWAITING_USER' end
         when fate < 0.1 then 'OPEN' when fate < 0.3 then 'AWAITING_ADMIN' when fate < 0.6 then 'AWAITING_USER'
         when fate < 0.8 then 'RESOLVED' else 'CLOSED'

@@ -200,7 +200,15 @@ class Conversation(Base):
     __table_args__ = (
         CheckConstraint(f"status in ({_quoted(list(Status))})", name="status"),
         Index("conversations_activity_idx", text("last_activity_at desc"), text("id desc")),
-        Index("conversations_user_activity_idx", "user_id", text("last_activity_at desc"), text("id desc")),
+        # Status and flag are for filters: entries that do not match are skipped without reading their rows.
+        Index(
+            "conversations_user_idx",
+            "user_id",
+            text("last_activity_at desc"),
+            text("id desc"),
+            "status",
+            "is_read_by_admin",
+        ),
         # Sorted within each status and flag: `messaging/listing.py` merges a page from several such parts.
         Index(
             "conversations_state_activity_idx",

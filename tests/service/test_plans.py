@@ -1,5 +1,6 @@
 """PostgreSQL's plans for the services' real statements: none scans or sorts a growing table."""
 
+import re
 from collections.abc import AsyncIterator, Iterator
 from typing import Any
 from uuid import uuid4
@@ -60,6 +61,9 @@ READS = {
         f"{INBOX}?sort=waiting&status=CLOSED",
         f"{INBOX}?user_id=C-1",
         f"{INBOX}?user_id=C-1&status=CLOSED&unread=false",
+        f"{INBOX}?user_id=C-1&status=OPEN",
+        f"{INBOX}?user_id=C-1&unread=true",
+        f"{INBOX}?user_id=C-1&sort=waiting",
         f"{INBOX}?order_id=O-2",
         f"{INBOX}?order_number=1002",
         f"{INBOX}?assigned=none",
@@ -88,8 +92,10 @@ async def conversation(databases: dict[str, str], postgres: Server) -> AsyncIter
     """A conversation of the customer C-1, in a large store's database."""
     assert "conversations" in databases  # the fixture migrates them
     superuser = await asyncpg.connect(postgres.url("conversations"))
+    await superuser.execute("alter table users set (fillfactor = 10)")  # as many pages as more customers would fill
     await fill(postgres.url("conversations"), 60_000)
     yield str(await superuser.fetchval("select id from conversations where user_id = 'C-1' limit 1"))
+    await superuser.execute("alter table users reset (fillfactor)")
     await superuser.execute("truncate users, events, labels cascade")  # deleting row by row takes long
     await superuser.close()
 
@@ -169,6 +175,15 @@ def _fault(node: dict[str, Any]) -> str | None:
         return f"reads through {node['Relation Name']}"
     if "Sort" in kind and (rows := max(below["Plan Rows"] for below in node["Plans"])) > SORTED_AT_MOST:
         return f"sorts {rows} rows"
+    if kind == "BitmapAnd":
+        return "reads entries of the whole store to find one customer's"
+    found_by, filtered = node.get("Index Cond", "") + node.get("Recheck Cond", ""), node.get("Filter", "")
+    if (
+        "user_id" in found_by
+        and "is_read_by_user" not in found_by
+        and re.search(r"\bstatus|is_read_by_admin", filtered)
+    ):
+        return "reads a customer's rows to drop most of them"
     if "uuidv7(" in node.get("Filter", ""):  # volatile: called for each row, so no index can be used
         return f"makes an id for each row of {node['Relation Name']}"
     return None

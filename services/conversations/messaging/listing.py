@@ -1,9 +1,13 @@
 """Lists of conversations. The cost of a page does not depend on the number of conversations.
 
-A customer's list and the unfiltered list follow an index in their order. No index has the order of a filtered list of
-all conversations, but one is sorted within each status and read flag: the page is merged from the first rows of each.
-So are the indexes of an assignee's and of unassigned conversations within each status. Only a list by label reads all
-conversations with that label, or the newest of all until it has a page, as PostgreSQL estimates.
+A customer's list and the unfiltered list follow an index in their order. A customer's index also has status and flag,
+so that filters skip its entries, of which a block holds a hundred, and read no rows that do not match. By waiting time,
+those that wait are sorted; the others are in the order of their ids, which the same index has.
+
+No index has the order of a filtered list of all conversations, but one is sorted within each status and read flag: the
+page is merged from the first rows of each. So are the indexes of an assignee's and of unassigned conversations within
+each status. Only a list by label reads all conversations with that label, or the newest of all until it has a page, as
+PostgreSQL estimates.
 """
 
 from collections.abc import Iterator, Sequence
@@ -20,7 +24,7 @@ from services.conversations.records import (
     ConversationDetail,
     ConversationRow,
 )
-from services.conversations.rules import Side, Status, former_order_id
+from services.conversations.rules import WAITING, Side, Status, former_order_id
 from shared.paging import DEFAULT_LIMIT, MAX_LIMIT, decode_cursor, encode_cursor, moment
 from shared.readers import Reader, fetch_with_custom_plan
 
@@ -56,6 +60,10 @@ _SIZES = (DEFAULT_LIMIT + 1, 51, MAX_LIMIT + 1, 501)
 BY_ACTIVITY = "c.last_activity_at desc, c.id desc"
 _SINCE = "coalesce(c.waiting_since, 'infinity'::timestamptz)"  # as in the index on the waiting time
 _BY_WAITING = f"{_SINCE}, c.id"
+_MAY_WAIT, _NEVER_WAITS = (
+    f"c.status in ({', '.join(repr(str(status)) for status in Status if (status in WAITING) is waits)})"
+    for waits in (True, False)
+)
 
 
 def conversations_sql(page: str, order: str = BY_ACTIVITY, *extra_columns: str, side: Side = Side.ADMIN) -> str:
@@ -104,7 +112,7 @@ async def list_by_waiting(
     list, so it would appear twice.
     """
     binding = cursor_binding("waiting", Side.ADMIN, filters)
-    page = PageSql(filters, Side.ADMIN, always_in_parts=True)
+    page = PageSql(filters, Side.ADMIN, by_waiting=True)
     started_at = None
     if cursor is not None:
         started_at, waiting_since, last_id = decode_cursor(cursor, binding, moment, _moment_or_never, UUID)
@@ -140,20 +148,23 @@ def cursor_binding(order: str, side: Side, filters: Filters) -> list[Any]:
 class PageSql:
     """Builds the SQL of a page's rows and collects its parameters."""
 
-    def __init__(self, filters: Filters, side: Side, *, always_in_parts: bool = False) -> None:
+    def __init__(self, filters: Filters, side: Side, *, by_waiting: bool = False) -> None:
         self.values: list[Any] = []
         self.conditions: list[str] = []
         flag = "c.is_read_by_admin" if side is Side.ADMIN else "c.is_read_by_user"
         flags = {None: [flag, f"not {flag}"], True: [f"not {flag}"], False: [flag]}[filters.unread]
         self._parts = [""]
+        self._part_by_id = ""
         self._has_label = filters.label_id is not None
         if filters.is_selective:
             self.conditions += [*self._conditions_of(filters), *self._desk(filters)]
             self.conditions += flags if len(flags) == 1 else []
+            if by_waiting and filters.user_id is not None:
+                self._parts, self._part_by_id = [_MAY_WAIT], _NEVER_WAITS
         elif assignment := list(self._desk(filters)):
             self.conditions += [*assignment, *(flags if len(flags) == 1 else [])]
             self._parts = [f"c.status = '{status}'" for status in filters.status or tuple(Status)]
-        elif filters.status or filters.unread is not None or always_in_parts:
+        elif filters.status or filters.unread is not None or by_waiting:
             statuses = filters.status or tuple(Status)
             self._parts = [f"c.status = '{status}' and {flag}" for status in statuses for flag in flags]
 
@@ -173,8 +184,10 @@ class PageSql:
     def sql(self, order: str, limit: int) -> str:
         """Return the SQL of the first `limit` rows in an order."""
         first = f"order by {order} limit {limit}"
-        parts = [" and ".join(filter(None, (part, *self.conditions))) for part in self._parts]
-        selects = [f"select * from conversations as c {f'where {part}' if part else ''} {first}" for part in parts]  # noqa: S608 - built from constants
+        selects = [f"select * from {self._matching(part)} {first}" for part in self._parts]  # noqa: S608 - built from constants
+        if self._part_by_id:
+            ids = f"select c.id from {self._matching(self._part_by_id)} order by c.id limit {limit}"  # noqa: S608 - as above
+            selects.append(f"select * from conversations as c where c.id in ({ids})")  # noqa: S608 - as above
         if len(selects) == 1:
             return selects[0]
         return f"select * from ({' union all '.join(f'({select})' for select in selects)}) as c {first}"  # noqa: S608 - built from constants
@@ -189,6 +202,10 @@ class PageSql:
         """Leave out the conversations up to a cursor of a list by activity."""
         key = self.bind(*decode_cursor(cursor, binding, moment, UUID))
         self.conditions.append(f"(c.last_activity_at, c.id) < ({key})")
+
+    def _matching(self, part: str) -> str:
+        condition = " and ".join(filter(None, (part, *self.conditions)))
+        return f"conversations as c {f'where {condition}' if condition else ''}"
 
     def _conditions_of(self, filters: Filters) -> Iterator[str]:
         if filters.user_id is not None:

@@ -249,6 +249,30 @@ async def test_the_longest_waiting_conversations_come_first_when_sorted_by_waiti
     assert [item["id"] for item in found] == [early, late, answered]
 
 
+async def test_one_customers_conversations_have_the_order_of_all_by_waiting_time(
+    anna: Caller, ben: Caller, sam: Caller
+) -> None:
+    statuses = ("RESOLVED", "AWAITING_ADMIN", "CLOSED", None, "OPEN", "AWAITING_USER", None)
+    for status in statuses:  # in the middle, waiting ones between those that wait for nobody
+        await ben.open(body="Hello?")
+        opened = (await anna.open(body="Hello?"))["id"]
+        if status:
+            await sam.post(opened)  # with nothing to answer, not even OPEN waits
+            await sam.edit(opened, status=status)
+    everyones = (await sam.get("/conversations", sort="waiting"))["items"]
+    hers = [item for item in everyones if item["user"]["id"] == "anna"]
+    assert [item["status"] for item in hers if item["waiting_since"]] == ["OPEN", "OPEN"]
+
+    async def found(**filters: Any) -> list[str]:
+        pages = await sam.pages("/conversations", sort="waiting", user_id="anna", limit=2, **filters)
+        return [item["id"] for page in pages for item in page]
+
+    assert await found() == [item["id"] for item in hers]
+    assert await found(unread="false") == [item["id"] for item in hers if item["is_read_by_admin"]]
+    some = ["OPEN", "CLOSED"]
+    assert await found(status=some) == [item["id"] for item in hers if item["status"] in some]
+
+
 async def test_counts_stop_at_a_thousand_and_are_marked_as_partial(
     anna: Caller, sam: Caller, conversations: SessionFactory
 ) -> None:
@@ -291,7 +315,8 @@ async def test_customers_are_found_by_a_part_of_name_address_or_id(
         return [user["id"] for user in (await sam.get("/users", **params))["items"]]
 
     assert await found() == ["anna", "ben", "u0", "u1"]
-    assert await found(q=" ANNA@cust ") == ["anna"]
+    assert await found(q=" ANNA@cust ") == await found(q="@cust") == ["anna"]
+    assert await found(q="somebody anna@cust") == []
     assert await found(q="en") == ["ben"]
     assert await found(q="%_") == ["u0", "u1"]
     assert await found(q="_1\\") == ["u1"]

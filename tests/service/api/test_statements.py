@@ -22,7 +22,7 @@ from tests.service.helpers.recorded_statements import statements
         ("customer", "/orders"),
         ("admin", "/admin/conversations"),
         ("admin", "/admin/conversations?status=OPEN&status=AWAITING_ADMIN&unread=true&sort=waiting"),
-        ("admin", "/admin/conversations?user_id=anna&order_number=1007"),
+        ("admin", "/admin/conversations?order_number=1007"),
         ("admin", "/admin/conversations/counts"),
         ("admin", "/admin/conversations/{}/messages?order=desc"),
         ("admin", "/admin/users"),

@@ -38,8 +38,8 @@ class Caller:
         return await self.api.request(method, self.prefix + path, headers=headers, **body, **more)
 
     async def get(self, path: str, **params: Any) -> Any:
-        """Return the JSON at a path."""
-        answer = await self.call("GET", path, params=params)
+        """Return the JSON at a path; `params` come after a query that the path has."""
+        answer = await self.call("GET", path, params=httpx2.URL(path).params.merge(params))
         assert answer.status_code == 200, answer.text
         return answer.json()
 

@@ -6,8 +6,10 @@ from collections.abc import AsyncIterator
 from contextlib import asynccontextmanager
 from datetime import datetime
 from typing import Any, NamedTuple
+from unittest.mock import patch
 from uuid import UUID
 
+from asyncpg.prepared_stmt import PreparedStatement
 from sqlalchemy import event
 from sqlalchemy.ext.asyncio import AsyncEngine
 
@@ -51,8 +53,19 @@ async def statements(engine: AsyncEngine) -> AsyncIterator[list[Statement]]:
     recorded: list[Statement] = []
     connections = set()
 
+    announced: list[str] = []
+    fetch = PreparedStatement.fetch
+
     def through_sqlalchemy(_: object, __: object, query: str, values: Any, *___: object) -> None:
         recorded.append(Statement(query, tuple(values)))
+        announced.append(query)
+
+    async def prepared(self: Any, *values: Any, **more: Any) -> Any:  # the driver's loggers do not see these
+        if self.get_query() in announced:
+            announced.remove(self.get_query())
+        elif self._connection in connections:
+            recorded.append(Statement(self.get_query(), values))
+        return await fetch(self, *values, **more)
 
     def straight(logged: Any) -> None:
         if not any(words in logged.query for words in _OWN):
@@ -67,7 +80,8 @@ async def statements(engine: AsyncEngine) -> AsyncIterator[list[Statement]]:
     pool: Any = engine.pool
     pool.lend = lambda: None  # check out every connection
     try:
-        yield recorded
+        with patch.object(PreparedStatement, "fetch", prepared):
+            yield recorded
     finally:
         await asyncio.sleep(0)  # the driver logs a statement one loop iteration later
         event.remove(engine.sync_engine, "before_cursor_execute", through_sqlalchemy)
