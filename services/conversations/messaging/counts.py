@@ -5,7 +5,7 @@ from dataclasses import dataclass
 from functools import cache
 from typing import Any
 
-from services.conversations.messaging.queries import IS_CUSTOMER, user_search_sql
+from services.conversations.messaging.queries import IS_CUSTOMER, user_search
 from services.conversations.models import UNREAD_BY_ADMIN
 from services.conversations.records import UserRow, columns
 from services.conversations.rules import ACTIVE, COUNT_LIMIT, WAITING, Side, Status
@@ -61,7 +61,9 @@ async def tally_and_find_customers(
 
     Finds deleted customers only by id. A merged id is the person's.
     """
-    rows = await fetch_with_custom_plan(connection, _tally_and_customers(limit), admin_id, text)
+    condition, values = user_search(text, 3)
+    query = _tally_and_customers(limit, condition)
+    rows = await fetch_with_custom_plan(connection, query, admin_id, text, *values)
     return _tally(rows[0][:_COUNTED]), [UserRow._make(row[_COUNTED:]) for row in rows if row[_COUNTED] is not None]
 
 
@@ -98,11 +100,11 @@ _TALLY = f"select {_COUNTS}"
 
 
 @cache
-def _tally_and_customers(customers: int) -> str:
+def _tally_and_customers(customers: int, condition: str) -> str:
     return f"""
 with exactly as (select coalesce(merged_into, id) as id from users where id = $2),
 alike as (
-    select u.id from users as u where not exists (select from exactly) and {IS_CUSTOMER} and {user_search_sql("$2")}
+    select u.id from users as u where not exists (select from exactly) and {IS_CUSTOMER} and {condition}
     order by u.id limit {customers}
 ),
 found as (select id from exactly union all select id from alike)
