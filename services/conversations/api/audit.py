@@ -13,7 +13,7 @@ from shared.auth import check_permission
 from shared.dependencies import Cursor, Limit
 from shared.http import ApiRouter
 from shared.paging import DEFAULT_LIMIT, Page
-from shared.people import StoreId
+from shared.people import MAX_ID
 from shared.principal import Permission
 from shared.problems import Forbidden, Invalid, Unauthenticated, Unavailable, problem_responses
 from shared.response_body import ResponseBody
@@ -24,7 +24,16 @@ router = ApiRouter(
     responses=problem_responses(Unauthenticated, Forbidden, Invalid, Unavailable),
 )
 
-Actor = Annotated[StoreId | None, Query(description="Only what this admin, or this backend of the store, did.")]
+# Also of acts that a command did: its `actor_id` is no id of the store, such as `chats people`.
+Actor = Annotated[
+    str | None,
+    Query(
+        min_length=1,
+        max_length=MAX_ID,
+        pattern=r"^[\x20-\x7e]+$",
+        description="Only what this admin, or this backend of the store, did.",
+    ),
+]
 AuditedConversation = Annotated[UUID | None, Query(description="Only what was done to this conversation.")]
 Action = Annotated[AuditAction | None, Query(description="Only this action.")]
 

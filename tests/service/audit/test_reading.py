@@ -65,6 +65,7 @@ async def test_pages_are_newest_first_and_filters_combine(anna: Caller, sam: Cal
         ({"action": "conversation.status"}, 6),
         ({"actor": "sam", "conversation_id": ids[0], "action": "conversation.status"}, 2),
         ({"actor": "nobody"}, 0),
+        ({"actor": "chats people"}, 0),
     ):
         assert sum(map(len, await sam.pages("/audit", limit="2", **filters))) == count
     cursor = (await sam.get("/audit", limit="1"))["next_cursor"]

@@ -65,6 +65,7 @@ async def test_people_are_named_beside_their_ids_until_they_are_erased(
 
 
 async def test_what_is_no_id_is_said(browser: Browser) -> None:
+    assert "<tbody" not in (await browser.get(f"{ROOT}?actor=%00")).text
     answer = await browser.get(f"{ROOT}?conversation_id=nonsense")
     assert answer.status_code == 422
     assert "not the id of a conversation" in Page(answer).root.one(role="alert").text

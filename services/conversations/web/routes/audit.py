@@ -44,7 +44,7 @@ async def show_audit(
         conversation, is_valid = None, False
     rows: list[AuditRow] = []
     next_cursor = None
-    if is_valid:
+    if is_valid and "\x00" not in actor:  # which the database does not take, and no id has
         rows, next_cursor = await list_entries(
             connection,
             actor_id=actor.strip() or None,
