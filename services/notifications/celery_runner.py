@@ -5,8 +5,9 @@ from collections.abc import Callable
 from typing import Any, Final
 
 from celery import Celery, bootsteps
+from celery.apps.worker import Worker
+from celery.concurrency import prefork  # noqa: F401 - loaded before the worker forks, so that its processes share it
 from celery.exceptions import CPendingDeprecationWarning
-from celery.signals import worker_init
 from celery.worker.consumer import consumer
 
 from shared.broker_faults import describe_error, is_broker_error
@@ -38,23 +39,28 @@ class CeleryRunner:
         self.refusal: Fault | None = None
         self._celery = celery
         self._report = report
-        self._exit_code: Callable[[], int] = lambda: 0
 
-    def run(self, *options: str) -> int:
-        """Run until the worker is stopped or fails; return its exit code."""
-
-        @worker_init.connect(weak=False)
-        def keep_exit_code(sender: Any, **_: Any) -> None:
-            self._exit_code = lambda: int(sender.exitcode or 0)
-
+    def run(self, name: str, queues: list[str], concurrency: int) -> int:
+        """Run until the worker is stopped or fails; return its exit code. `name` is the worker's node name."""
         # Celery logs a deprecation warning each time the connection is lost.
         logging.getLogger("py.warnings").addFilter(lambda record: _PENDING not in record.getMessage())
         self._celery.steps["consumer"].add(_step(self._report))
         logging.getLogger(consumer.__name__).addFilter(self._filter_consumer_log)
         logging.getLogger(_TIMERS).addFilter(lambda record: not any(map(is_broker_error, _errors(record))))
         logging.getLogger(_WORKER).addFilter(self._filter_worker_log)
-        self._celery.worker_main(["worker", *options, "--without-mingle", "--without-gossip", "--loglevel=WARNING"])
-        return self._exit_code()  # `worker_main` also returns normally after an error
+        # Not `worker_main`: Celery's command line loads all plugins, and with Flower a web server.
+        worker = Worker(
+            self._celery,
+            hostname=name,
+            queues=queues,
+            concurrency=concurrency,
+            loglevel="WARNING",
+            optimization="default",
+            without_mingle=True,
+            without_gossip=True,
+        )
+        worker.start()
+        return int(worker.exitcode or 0)  # `start` also returns normally after an error
 
     def _filter_consumer_log(self, record: logging.LogRecord) -> bool:
         """Drop log records that quote a task's message, and broker faults, which are reported instead."""

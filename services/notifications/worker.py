@@ -5,6 +5,7 @@ import gc
 import multiprocessing
 import os
 import signal
+import socket
 import sys
 import threading
 import time
@@ -14,6 +15,7 @@ from pathlib import Path
 from typing import Any, Final, NoReturn
 
 import structlog
+from billiard.util import get_pdeathsig  # type: ignore[attr-defined]  # missing in celery-types
 from celery import Celery
 from celery.signals import (
     worker_before_create_process,
@@ -75,7 +77,7 @@ def run_worker(settings: EmailSettings, host: str, port: int, concurrency: int, 
     worker_before_create_process.connect(_freeze, weak=False)
     _trace_children(settings)
     runner = CeleryRunner(celery, clock.report)
-    code = runner.run(f"--concurrency={concurrency}", f"--queues={','.join(chosen)}", f"--hostname=chats-{port}@%h")
+    code = runner.run(f"chats-{port}@{socket.gethostname()}", chosen, concurrency)
     was_stopped = clock.is_stopping
     clock.end()
     if clock.died:
@@ -95,6 +97,8 @@ def _load_shared(settings: EmailSettings) -> None:
     """Load what every process of the worker needs. Forked later, they share its memory."""
     configure_mappers()
     load_templates(settings.locale)
+    with suppress(OSError):  # it loads the parser of C with which each child asks to end when its parent dies
+        get_pdeathsig()
 
 
 def _freeze(**_: Any) -> None:

@@ -3,16 +3,18 @@
 from collections import defaultdict
 from collections.abc import Sequence
 from dataclasses import replace
-from typing import Final, NamedTuple
+from typing import TYPE_CHECKING, Final, NamedTuple
 from uuid import UUID
 
 import structlog
 
 from services.conversations.rules import DeliveryState, WebhookError, WebhookOff
 from services.conversations.webhooks.outbox import Line, advance_lines
-from services.conversations.webhooks.sending import Outcome
 from shared.database import Driver, SessionFactory, transaction, transaction_driver
 from shared.failpoints import failpoint
+
+if TYPE_CHECKING:  # processes that show or count results load no HTTP client
+    from services.conversations.webhooks.sending import Outcome
 
 BREAKER_AFTER: Final = 10  # failed attempts in a row
 BREAKER_FIRST: Final = 5.0  # seconds without an attempt, doubled each time …
@@ -44,7 +46,7 @@ class Result(NamedTuple):
     """The outcome of a delivery; None if its conversation is gone, so that it was not sent."""
 
     delivery: Claimed
-    outcome: Outcome | None
+    outcome: "Outcome | None"
 
 
 async def record_results(

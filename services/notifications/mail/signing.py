@@ -9,12 +9,10 @@ from base64 import b64encode
 from dataclasses import dataclass, field
 from hashlib import sha256
 from textwrap import wrap
-from typing import Final, Self
+from typing import TYPE_CHECKING, Final, Self
 
-from cryptography.hazmat.primitives.asymmetric.padding import PKCS1v15
-from cryptography.hazmat.primitives.asymmetric.rsa import RSAPrivateKey
-from cryptography.hazmat.primitives.hashes import SHA256
-from cryptography.hazmat.primitives.serialization import Encoding, PublicFormat, load_pem_private_key
+if TYPE_CHECKING:  # 2 MiB of memory, which only processes with a key need
+    from cryptography.hazmat.primitives.asymmetric.rsa import RSAPrivateKey
 
 MIN_BITS: Final = 1024  # RFC 8301: receivers ignore signatures of shorter keys
 # Those that an email must have once, and those that lead away from it. They are signed even when they are missing, and
@@ -35,11 +33,18 @@ class Signer:
     domain: str
     selector: str
     public_key: str
-    _private_key: RSAPrivateKey = field(repr=False)
+    _private_key: "RSAPrivateKey" = field(repr=False)
 
     @classmethod
     def read(cls, domain: str, selector: str, key: str) -> Self:
         """Return the signer with a private RSA key in PEM form. Raises ValueError, without the key in its text."""
+        from cryptography.hazmat.primitives.asymmetric.rsa import RSAPrivateKey  # noqa: PLC0415 - see above
+        from cryptography.hazmat.primitives.serialization import (  # noqa: PLC0415 - as above
+            Encoding,
+            PublicFormat,
+            load_pem_private_key,
+        )
+
         try:
             private_key = load_pem_private_key(key.strip().encode(), password=None)
         except (TypeError, ValueError):  # encrypted, or no key
@@ -53,6 +58,9 @@ class Signer:
 
     def sign(self, content: bytes) -> bytes:
         """Return an email, whose lines end with CRLF, with its signature as the first header."""
+        from cryptography.hazmat.primitives.asymmetric.padding import PKCS1v15  # noqa: PLC0415 - see above
+        from cryptography.hazmat.primitives.hashes import SHA256  # noqa: PLC0415 - as above
+
         head, _, body = content.partition(b"\r\n\r\n")
         headers = dict(map(_relaxed_header, _NEXT_HEADER.split(head)))
         signed = [name for name in (*SEALED, *ALSO_SIGNED) if name.encode() in headers]

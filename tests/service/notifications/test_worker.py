@@ -17,7 +17,7 @@ from tests.service.helpers.event_factory import email_settings
 async def end_with(fault: Fault, databases: dict[str, str], monkeypatch: pytest.MonkeyPatch) -> None:
     """Run a worker whose Celery ends at once with this fault."""
 
-    def run(self: CeleryRunner, *_: str) -> int:
+    def run(self: CeleryRunner, *_: Any) -> int:
         self.refusal = fault
         return 1
 
