@@ -459,6 +459,12 @@ async def test_a_user_without_a_session_is_redirected_to_sign_in_and_back(new_br
         assert page_problem(await browser.get(CUSTOMERS)) == UNAUTHENTICATED
 
 
+async def test_a_next_that_the_store_forgot_to_encode_is_encoded(new_browser: NewBrowser) -> None:
+    async with new_browser() as browser:
+        back = await browser.sign_in(next=f"{CUSTOMERS}new/?subject=Größe & Farbe?")
+        assert back.headers["location"] == f"{CUSTOMERS}new/?subject=Gr%C3%B6%C3%9Fe%20&%20Farbe?"
+
+
 async def test_the_url_of_every_form_can_be_returned_to_after_sign_in(new_browser: NewBrowser) -> None:
     async with new_browser(login_url="https://store.test/login") as browser:
         rows = [row for row in ROWS if row.method == "POST" and row.path.startswith(("/admin", "/dashboard"))]

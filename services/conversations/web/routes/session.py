@@ -4,6 +4,7 @@ import re
 from dataclasses import replace
 from datetime import timedelta
 from typing import Annotated, Any, Final
+from urllib.parse import quote
 
 import structlog
 from fastapi import APIRouter, Depends, Form, Request
@@ -28,6 +29,7 @@ from shared.settings import Role
 
 HOME: Final = {Role.CUSTOMER: CUSTOMER_ROOT, Role.ADMIN: ADMIN_ROOT}
 
+_UNENCODED = re.compile(r"[ \u00a1-\U0010ffff]+")  # what stores forget to encode in a query
 # Visible ASCII without a backslash, which browsers treat as a slash; two slashes would start another host.
 _OWN_PATH = re.compile(r"/(?!/)[\x21-\x5b\x5d-\x7e]{0,2000}")
 
@@ -90,7 +92,9 @@ async def begin_session(
         await sessions.end(session, previous.session_id)
     await _record(session, principal, AuditAction.SESSION_BEGUN)
     user = replace(principal, session_id=started.id)
-    target = next_path if _OWN_PATH.fullmatch(next_path) else HOME[principal.role]
+    path, mark, query = next_path.partition("?")
+    wanted = path + mark + _UNENCODED.sub(lambda found: quote(found[0], errors="replace"), query)
+    target = wanted if _OWN_PATH.fullmatch(wanted) else HOME[principal.role]
     return with_cookie(redirect(target), session_cookie(request, user, started.csrf))
 
 
