@@ -251,11 +251,14 @@ async def test_an_expired_token_is_replaced(chats: Chats, store: Store, context:
 
 async def test_without_a_sign_in_the_badge_is_a_plain_link(chats: Chats, store: Store, context: BrowserContext) -> None:
     store.signed_in = False
+    await context.clock.install()
     page = await visit(context, store)
     await eventually(lambda: store.tokens)
     await page.get_by_role("link", name="Messages", exact=True).wait_for()
-    assert chats.request_count == 0
+    await context.clock.run_for(5 * 60_000)
+    assert (chats.request_count, store.tokens) == (0, 1)
     store.signed_in, chats.unread = True, 2
+    await page.evaluate("dispatchEvent(new Event('focus'))")
     await shows(page, "2")
 
 

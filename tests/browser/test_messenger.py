@@ -154,6 +154,10 @@ async def test_without_a_token_there_are_links_only(people: People, site: Site) 
     await page.get_by_role("link", name="Ask about this order").click()
     await page.wait_for_url("**/orders/7")  # the store's own link
     await page.go_back()
+    await page.evaluate("document.querySelector('chats-messenger').open({subject: 'A question & more'})")
+    encoded = "%2Fdashboard%2Fmessages%2Fnew%2F%3Fsubject%3DA%2Bquestion%2B%2526%2Bmore"
+    await page.wait_for_url(f"{site.store.url}/login?next={encoded}")
+    await page.go_back()
     await link.click()
     await page.wait_for_url(f"{site.store.url}/login?next=%2Fdashboard%2Fmessages%2F")
 
@@ -180,6 +184,24 @@ async def test_a_token_is_asked_for_when_it_is_needed_and_again_when_it_expired(
     frame = await open_panel(page)
     assert await page.evaluate("[asked, unread]") == [2, 0]
     await expect(frame.locator("body")).to_have_css("background-color", "rgb(18, 20, 25)")
+
+
+async def test_signing_out_of_the_store_in_another_tab_ends_the_panel(people: People, site: Site) -> None:
+    anna = await people.sign_in("anna")
+    anna.expect_complaints("401")
+    page = anna.page
+    await page.goto(site.store.shop_url(""))
+    await page.evaluate(
+        """(token) => {
+            let asked = 0;
+            document.querySelector("chats-messenger").getToken = async () => (asked++ ? null : token);
+        }""",
+        site.store.token(anna.id, "customer"),
+    )
+    frame = await open_panel(page)
+    await site.end_sessions_of(anna.id)
+    await frame.get_by_role("link", name="New message").click()
+    await expect(page.get_by_role("dialog").get_by_role("link", name="Sign in")).to_be_visible()
 
 
 async def test_a_page_of_an_origin_that_is_not_listed_gets_a_link_instead(people: People, site: Site) -> None:

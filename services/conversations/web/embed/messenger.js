@@ -23,6 +23,7 @@ class ChatsMessenger extends HTMLElement {
   #isReady = false; // the frame has said hello
   #asked = null; // what the frame shall open: {orderId, subject}
   #sent = null; // the same, once it was sent with a token
+  #hadSession = false; // the frame has had one, so a second one needs a new token: the customer may have signed out
   #timer = 0;
   #unread = undefined;
   #texts = {};
@@ -148,8 +149,9 @@ class ChatsMessenger extends HTMLElement {
 
   /** Return where the messages are without the panel. There, who is not signed in is led to the store's sign-in. */
   #address(asked) {
-    const query = asked?.orderId ? `new/?order_id=${encodeURIComponent(asked.orderId)}` : "";
-    return this.getAttribute("href") ?? `${this.#base}/dashboard/messages/${query}`;
+    const fields = Object.entries({ order_id: asked?.orderId, subject: asked?.subject }).filter(([, value]) => value);
+    const place = fields.length ? `new/?${new URLSearchParams(fields)}` : "";
+    return this.getAttribute("href") ?? `${this.#base}/dashboard/messages/${place}`;
   }
 
   #restart() {
@@ -174,7 +176,7 @@ class ChatsMessenger extends HTMLElement {
     this.#frame?.remove();
     clearTimeout(this.#timer);
     this.#unfollow = this.#badge = this.#frame = this.#source = null;
-    this.#isReady = false;
+    this.#isReady = this.#hadSession = false;
     this.#unread = undefined;
   }
 
@@ -244,7 +246,7 @@ class ChatsMessenger extends HTMLElement {
     if (!this.#frame || source !== this.#frame.contentWindow || origin !== this.#base) return;
     const { chats } = data ?? {};
     if (chats === "hello") this.#welcome();
-    else if (chats === "start") this.#begin(TOKEN_AGE);
+    else if (chats === "start") this.#start();
     else if (chats === "expired") this.#begin(0);
     else if (chats === "refused" || chats === "blocked") this.#fail();
     else if (chats === "close") this.close();
@@ -257,7 +259,7 @@ class ChatsMessenger extends HTMLElement {
 
   #welcome() {
     clearTimeout(this.#timer);
-    this.#isReady = true;
+    this.#isReady = this.#hadSession = true;
     this.#say();
     this.#frame.hidden = false;
     this.#tellShown();
@@ -266,15 +268,17 @@ class ChatsMessenger extends HTMLElement {
     if (this.shadowRoot.activeElement === this.#panel) this.#frame.focus();
   }
 
+  #start() {
+    this.#sent = this.#asked;
+    this.#asked = null;
+    this.#begin(this.#hadSession ? 0 : TOKEN_AGE);
+  }
+
   /** Give the frame a token for its session. */
   async #begin(maxAge) {
     const frame = this.#frame;
     this.#isReady = false;
     this.#expectHello(LONGEST_LOAD);
-    if (maxAge) {
-      this.#sent = this.#asked;
-      this.#asked = null;
-    }
     try {
       const token = await this.#source.chats.token(undefined, maxAge);
       if (frame !== this.#frame) return;

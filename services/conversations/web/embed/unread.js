@@ -5,6 +5,7 @@ import { readEvents } from "./events.js";
 
 const MIN_RETRY = 1_000; // milliseconds before the second attempt, doubled after each failure …
 const MAX_RETRY = 60_000; // … up to this, which is also the polling interval without a stream
+const SIGNED_OUT = 10 * 60_000; // ms until a store that says that nobody is signed in is asked again, or until a focus
 const STABLE = 10_000; // a stream that lasted this long counts as a success
 const STREAM_TIMEOUT = 60_000; // a stream without data for this long is dead: a comment comes every 25 s
 const HIDDEN_TIMEOUT = 5 * 60_000; // a tab that is hidden for this long closes its stream
@@ -100,7 +101,11 @@ class Source {
 
 /** Show the number, and update it until the signal. One tab of a browser has the stream and tells the others. */
 function watch(chats, signal, show) {
-  return persist(signal, show, async () => {
+  const signedOut = async () => {
+    show(null);
+    await sleep(SIGNED_OUT, signal, "focus");
+  };
+  return persist(signal, signedOut, async () => {
     const name = await chats.name(signal);
     const tabs = new BroadcastChannel(name);
     let received = false;
@@ -112,10 +117,14 @@ function watch(chats, signal, show) {
       show(unread);
       tabs.postMessage(unread);
     };
+    const leave = (error) => {
+      publish(null);
+      throw error; // so that another tab can have the stream, such as that of the next user
+    };
     try {
       const unread = await chats.unread(signal);
       if (!received) show(unread); // a number from another tab is newer
-      await oneAtATime(name, signal, (mine) => persist(mine, publish, () => follow(chats, mine, publish)));
+      await oneAtATime(name, signal, (mine) => persist(mine, leave, () => follow(chats, mine, publish)));
     } finally {
       tabs.close();
     }
@@ -157,15 +166,15 @@ async function follow(chats, signal, publish) {
   }
 }
 
-/** Repeat an attempt until the signal, with exponential backoff while it fails. */
-async function persist(signal, publish, attempt) {
+/** Repeat an attempt until the signal, with exponential backoff while it fails; with nobody signed in, call `signedOut`. */
+async function persist(signal, signedOut, attempt) {
   let pause = MIN_RETRY;
   while (!signal.aborted) {
     const began = performance.now();
     try {
       await attempt();
     } catch (error) {
-      if (error instanceof SignedOut) publish(null);
+      if (error instanceof SignedOut) await signedOut(error);
       // Other errors are not reported: a store's page is not the place for them.
     }
     pause = performance.now() - began > STABLE ? MIN_RETRY : Math.min(2 * pause, MAX_RETRY);
@@ -184,7 +193,7 @@ async function oneAtATime(name, signal, work) {
   }
 }
 
-function sleep(milliseconds, signal) {
+function sleep(milliseconds, signal, ...wakers) {
   return new Promise((resolve) => {
     const waking = new AbortController();
     const wake = () => {
@@ -193,7 +202,7 @@ function sleep(milliseconds, signal) {
       resolve();
     };
     const timer = setTimeout(wake, milliseconds);
-    addEventListener("online", wake, { signal: waking.signal });
+    for (const type of ["online", ...wakers]) addEventListener(type, wake, { signal: waking.signal });
     signal.addEventListener("abort", wake, { signal: waking.signal });
     if (signal.aborted) wake();
   });
