@@ -82,7 +82,8 @@ class Store:
     async def _documented(self, _: Request) -> Response:
         html = f"""<!doctype html><html lang="en"><title>Store</title><link rel="icon" href="data:,">
             <link rel="stylesheet" href="/documented.css"><main><h1>The store</h1>{self.documented["html"]}</main>"""
-        policy = f"default-src 'none'; img-src data:; style-src 'self'; {self.documented['text'].strip()}"
+        documented = " ".join(self.documented["text"].split())
+        policy = f"default-src 'none'; img-src data:; style-src 'self'; {documented}"
         return HTMLResponse(html, headers={"Content-Security-Policy": policy})
 
     async def _documented_style(self, _: Request) -> Response:

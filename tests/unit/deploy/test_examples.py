@@ -3,6 +3,7 @@
 import ast
 import json
 import re
+import textwrap
 from pathlib import Path
 
 import pytest
@@ -41,6 +42,13 @@ def test_a_store_has_at_most_120_lines_as_the_table_says(store: str) -> None:
     assert count <= MAX_LINES
     [stated] = re.findall(rf"^\| \[{store}\].*?\| (\d+) \|", (EXAMPLES / "README.md").read_text(), re.MULTILINE)
     assert int(stated) == count
+
+
+def test_the_token_of_the_documentation_is_signed_as_in_a_store() -> None:
+    [snippet] = re.findall(
+        r"^  ```python\n(.*?)^  ```", (ROOT / "docs/embedding.md").read_text(), re.MULTILINE | re.DOTALL
+    )
+    assert textwrap.dedent(snippet) in (EXAMPLES / "flask" / "chats.py").read_text()
 
 
 @pytest.mark.parametrize("store", ["django", "flask"])
