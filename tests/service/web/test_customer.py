@@ -2,6 +2,7 @@
 
 import re
 from collections.abc import AsyncIterator
+from datetime import UTC, datetime
 from html import unescape
 from typing import Any
 
@@ -129,6 +130,9 @@ async def test_an_order_can_be_chosen_and_is_shown_next_to_the_conversation(brow
     form = await browser.get(f"{ROOT}new/?order_id=7")
     assert re.search(r'<option value="7" selected>', form.text)
     assert 'value="Order R-7"' in form.text
+    await shop.call("PUT", "/orders/8", order | {"number": "R-8", "placed_at": datetime.now(UTC).isoformat()})
+    of_today = await browser.get(f"{ROOT}new/?order_id=8")
+    assert re.search(r">R-8 · [^·:]+ · €59\.90 ·", of_today.text)  # a day, not a time of day
     german = await browser.get(f"{ROOT}new/?order_id=7", headers={"Accept-Language": "de"})
     assert 'value="Bestellung R-7"' in german.text
     emptied = await write(browser, f"{ROOT}new/", subject="", order_id="7")
