@@ -425,7 +425,9 @@ class FileDeletion(Base):
 
 
 class CreateKey(Base):
-    """An idempotency key that created a conversation, a note or a canned reply; `conversation_id` is its id.
+    """An idempotency key that created a conversation or something else; `conversation_id` is its id.
+
+    The id of a webhook's delivery is a number, which the UUID has as its integer.
 
     It outlives what it created, so that a late retry finds it.
     """

@@ -1,11 +1,13 @@
 """Routes of webhooks, for the store's backend."""
 
-from datetime import UTC, datetime
+from collections.abc import Awaitable, Callable
+from datetime import UTC, datetime, timedelta
 from typing import Annotated
 from uuid import UUID
 
 import structlog
 from fastapi import Depends, Path, Query, Request, Response
+from sqlalchemy.ext.asyncio import AsyncSession
 
 from services.conversations.api.dependencies import IdempotencyKeyHeader, create_key, mark_replay
 from services.conversations.api.state import api_state
@@ -20,7 +22,8 @@ from services.conversations.api.webhook_schemas import (
     WebhookWithSecret,
 )
 from services.conversations.errors import IdempotencyKeyReused, TooManyWebhooks
-from services.conversations.messaging.create_keys import claim_key
+from services.conversations.messaging.create_keys import claim_key, set_result
+from services.conversations.messaging.idempotency import IdempotencyKey
 from services.conversations.rules import DeliveryState
 from services.conversations.webhooks import deliveries, registry
 from services.conversations.webhooks.addresses import check_url
@@ -40,6 +43,8 @@ router = ApiRouter(
 )
 
 _ONE_DAY = ReplaceSecret()
+_EPOCH = datetime.fromtimestamp(0, UTC)
+_MICROSECOND = timedelta(microseconds=1)
 
 Store = Annotated[Principal, Depends(require(Role.STORE))]
 WebhookId = Annotated[UUID, Path(description="The webhook's id.")]
@@ -114,24 +119,57 @@ async def replace_webhook_secret(
     return WebhookWithSecret.of(webhook)
 
 
-@router.post("/{webhook_id}/test", summary="Send a test", status_code=201, responses=problem_responses(NotFound))
-async def test_webhook(webhook_id: WebhookId, caller: Store, session: DbSession) -> DeliveryOut:
+@router.post(
+    "/{webhook_id}/test",
+    summary="Send a test",
+    status_code=201,
+    responses=problem_responses(NotFound, IdempotencyKeyReused),
+)
+async def test_webhook(
+    webhook_id: WebhookId,
+    caller: Store,
+    session: DbSession,
+    response: Response,
+    key: IdempotencyKeyHeader = None,  # noqa: PT028 - a route, not a test
+) -> DeliveryOut:
     """Send an event of type `webhook.test`, also if the webhook has other types. The delivery says what became of it.
 
     It is sent at once, unless the webhook is disabled or paused.
     """
     log.info("test of a webhook", webhook_id=str(webhook_id), caller=caller.id)
-    return DeliveryOut.of(await deliveries.send_test(session, webhook_id))
+
+    async def send() -> UUID:
+        return UUID(int=(await deliveries.send_test(session, webhook_id)).id)
+
+    once = IdempotencyKey.of(key, f"webhook-test:{webhook_id}", {})
+    sent = await _once(session, caller, once, response, send)
+    return DeliveryOut.of(await deliveries.get_delivery(session, webhook_id, sent.int))
 
 
-@router.post("/{webhook_id}/replay", summary="Replay a period", responses=problem_responses(NotFound))
-async def replay_deliveries(webhook_id: WebhookId, body: ReplayRange, _: Store, session: DbSession) -> Replayed:
+@router.post(
+    "/{webhook_id}/replay", summary="Replay a period", responses=problem_responses(NotFound, IdempotencyKeyReused)
+)
+async def replay_deliveries(
+    webhook_id: WebhookId,
+    body: ReplayRange,
+    caller: Store,
+    session: DbSession,
+    response: Response,
+    key: IdempotencyKeyHeader = None,
+) -> Replayed:
     """Send what was created within a time again, in its order, after what is pending. Up to 10,000 at a time.
 
     Each gets a new delivery with the same `webhook-id`. Leaves out tests, and what is still pending.
     """
-    end = body.end or datetime.now(UTC)
-    count, next_from = await deliveries.replay_range(session, webhook_id, body.start, end, failed_only=body.failed_only)
+
+    async def replay() -> UUID:
+        end = body.end or datetime.now(UTC)
+        result = await deliveries.replay_range(session, webhook_id, body.start, end, failed_only=body.failed_only)
+        return _pack(*result)
+
+    await registry.get_webhook(session, webhook_id)
+    once = create_key(key, f"webhook-replay:{webhook_id}", body)
+    count, next_from = _unpack(await _once(session, caller, once, response, replay))
     return Replayed(replayed=count, next_from=next_from)
 
 
@@ -162,14 +200,27 @@ async def get_delivery(webhook_id: WebhookId, delivery_id: DeliveryId, _: Store,
     "/{webhook_id}/deliveries/{delivery_id}/replay",
     summary="Replay a delivery",
     status_code=201,
-    responses=problem_responses(NotFound),
+    responses=problem_responses(NotFound, IdempotencyKeyReused),
 )
-async def replay_delivery(webhook_id: WebhookId, delivery_id: DeliveryId, _: Store, session: DbSession) -> DeliveryOut:
+async def replay_delivery(
+    webhook_id: WebhookId,
+    delivery_id: DeliveryId,
+    caller: Store,
+    session: DbSession,
+    response: Response,
+    key: IdempotencyKeyHeader = None,
+) -> DeliveryOut:
     """Send an event again, as a new delivery, after what is pending about its conversation.
 
     For one that is pending, makes the next attempt now, unless another one has to be first; it is returned.
     """
-    return DeliveryOut.of(await deliveries.replay_delivery(session, webhook_id, delivery_id))
+
+    async def replay() -> UUID:
+        return UUID(int=(await deliveries.replay_delivery(session, webhook_id, delivery_id)).id)
+
+    once = IdempotencyKey.of(key, f"webhook-replay:{webhook_id}:{delivery_id}", {})
+    sent = await _once(session, caller, once, response, replay)
+    return DeliveryOut.of(await deliveries.get_delivery(session, webhook_id, sent.int))
 
 
 def check_target(request: Request, url: str) -> None:
@@ -178,3 +229,33 @@ def check_target(request: Request, url: str) -> None:
         check_url(url, api_state(request).settings.webhook_private_hosts)
     except ValueError as error:
         raise Invalid(f"The URL {error}.", ("body", "url"), "webhook_url") from None
+
+
+async def _once(
+    session: AsyncSession,
+    caller: Principal,
+    once: IdempotencyKey | None,
+    response: Response,
+    act: Callable[[], Awaitable[UUID]],
+) -> UUID:
+    """Return what `act` returns, or what it returned for an earlier request with the key."""
+    if once is None:
+        return await act()
+    earlier, replayed = await claim_key(session, caller.id, once)
+    mark_replay(response, replayed=replayed)
+    if replayed:
+        return earlier
+    result = await act()
+    await set_result(session, caller.id, once, result)
+    return result
+
+
+def _pack(count: int, next_from: datetime | None) -> UUID:
+    """Return the answer to the replay of a period as a UUID, which its key keeps."""
+    moment = 0 if next_from is None else (next_from - _EPOCH) // _MICROSECOND
+    return UUID(int=moment << 64 | count)
+
+
+def _unpack(packed: UUID) -> tuple[int, datetime | None]:
+    moment, count = divmod(packed.int, 2**64)
+    return count, _EPOCH + moment * _MICROSECOND if moment else None

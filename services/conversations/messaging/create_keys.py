@@ -2,7 +2,7 @@
 
 from uuid import UUID
 
-from sqlalchemy import func
+from sqlalchemy import func, update
 from sqlalchemy.dialects.postgresql import insert
 from sqlalchemy.ext.asyncio import AsyncSession
 
@@ -34,3 +34,9 @@ async def claim_key(
     if earlier.request_hash != key.request_hash:
         raise IdempotencyKeyReused
     return earlier.conversation_id, True
+
+
+async def set_result(session: AsyncSession, caller_id: str, key: IdempotencyKey, result: UUID) -> None:
+    """Replace the id of a key that this transaction has claimed, for a result whose id is known only afterwards."""
+    claimed = (CreateKey.caller_id == caller_id) & (CreateKey.key == key.key)
+    await session.execute(update(CreateKey).where(claimed).values(conversation_id=result))

@@ -6,6 +6,7 @@ from typing import Any
 import pytest
 from sqlalchemy import text
 
+from services.conversations.webhooks import deliveries
 from services.conversations.webhooks.housekeeping import purge_deliveries
 from shared.database import SessionFactory, transaction
 from tests.service.helpers.callers import UNKNOWN_ID, Caller, problem
@@ -111,6 +112,42 @@ async def test_a_test_is_a_delivery_and_deliveries_are_paged(shop: Caller) -> No
     assert problem(answer) == (404, "not-found")
     again = (await shop.call("POST", f"{path}/deliveries/{tests[0]['id']}/replay")).json()
     assert again["id"] == tests[0]["id"], "one that is pending is only hurried"
+
+
+async def test_a_repeated_test_or_replay_sends_once(
+    shop: Caller, conversations: SessionFactory, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    path = f"/webhooks/{(await create(shop))['id']}"
+
+    async def twice(call: str, body: Any = None) -> Any:
+        first, again = [await shop.call("POST", path + call, body, key="once") for _ in range(2)]
+        assert again.headers["Idempotency-Replayed"] == "true"
+        assert (again.status_code, again.json()) == (first.status_code, first.json())
+        assert "Idempotency-Replayed" not in first.headers
+        return first.json()
+
+    test = await twice("/test")
+    assert (await twice(f"/deliveries/{test['id']}/replay"))["id"] == test["id"], "it is pending"
+    async with transaction(conversations) as session:
+        await session.execute(text("update webhook_deliveries set state = 'failed', due_at = null, lane = 0"))
+        await session.execute(
+            text("""
+                insert into webhook_deliveries (webhook_id, event_id, type, at, lane, state)
+                select webhook_id, gen_random_uuid(), type, at, lane, state from webhook_deliveries
+            """)
+        )
+    failed = (await shop.get(f"{path}/deliveries"))["items"][::-1]
+    replay = f"/deliveries/{failed[1]['id']}/replay"
+    assert (await twice(replay))["replay_of"] == failed[1]["id"]
+    period = {"from": "2026-01-01T00:00:00Z"}
+    monkeypatch.setattr(deliveries, "MAX_REPLAYED", 1)
+    assert await twice("/replay", period) == {"replayed": 1, "next_from": failed[0]["created_at"]}
+    other = await shop.call("POST", f"{path}/replay", period | {"failed_only": True}, key="once")
+    assert problem(other) == (422, "idempotency-key-reused")
+    assert len((await shop.get(f"{path}/deliveries"))["items"]) == 2 + 1 + 1
+    assert (await shop.call("DELETE", path)).status_code == 204
+    for call, body in (("/test", None), (replay, None), ("/replay", period)):
+        assert problem(await shop.call("POST", path + call, body, key="once")) == (404, "not-found")
 
 
 async def test_a_range_is_replayed_in_its_order(shop: Caller, conversations: SessionFactory, anna: Caller) -> None:
