@@ -427,7 +427,7 @@ class FileDeletion(Base):
 class CreateKey(Base):
     """An idempotency key that created a conversation or something else; `conversation_id` is its id.
 
-    The id of a webhook's delivery is a number, which the UUID has as its integer.
+    A delivery's id is a number: the UUID's integer. `api.webhooks` says what stands for other answers about webhooks.
 
     It outlives what it created, so that a late retry finds it.
     """

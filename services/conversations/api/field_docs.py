@@ -195,7 +195,7 @@ _FIELDS: Final = {
     "role": "The side that the message was written from.",
     "PutUser.role": "`customer` or `admin`. Left out: as it was, at first `customer`.",
     "scheme": "`https` or `http`, as far as trusted proxies name it.",
-    "secret": "The secret to verify signatures with; null in the answer to a repeated request.",
+    "secret": "The secret to verify signatures with. Null: the request was repeated, and shows it no more.",
     "seen_number": "The newest message number on the screen: 409 `newer-messages` if the other side wrote since.",
     "SeenConversation.seen_number": "The newest message number that you saw.",
     "sender": "The sender.",

@@ -143,7 +143,10 @@ class WebhookOut(ResponseBody, kw_only=True):
 
 
 class WebhookWithSecret(WebhookOut, kw_only=True):
-    """A webhook with its secret, which no other response has. A repeated request has null."""
+    """A webhook with its secret, which no other response has.
+
+    A repeated request has null if it created the webhook, or if its new secret is no longer the present one.
+    """
 
     secret: str | None
 

@@ -2,6 +2,7 @@
 
 from collections.abc import Awaitable, Callable
 from datetime import UTC, datetime, timedelta
+from hashlib import sha256
 from typing import Annotated
 from uuid import UUID
 
@@ -110,13 +111,33 @@ async def delete_webhook(webhook_id: WebhookId, caller: Store, session: DbSessio
     await registry.delete_webhook(session, caller, webhook_id)
 
 
-@router.post("/{webhook_id}/secret", summary="Replace a webhook's secret", responses=problem_responses(NotFound))
+@router.post(
+    "/{webhook_id}/secret",
+    summary="Replace a webhook's secret",
+    responses=problem_responses(NotFound, IdempotencyKeyReused),
+)
 async def replace_webhook_secret(
-    webhook_id: WebhookId, caller: Store, session: DbSession, body: ReplaceSecret = _ONE_DAY
+    webhook_id: WebhookId,
+    caller: Store,
+    session: DbSession,
+    response: Response,
+    body: ReplaceSecret = _ONE_DAY,
+    key: IdempotencyKeyHeader = None,
 ) -> WebhookWithSecret:
-    """Give a webhook a new secret, which is in this response only. For a time, the previous one signs as well."""
-    webhook = await registry.replace_secret(session, caller, webhook_id, body.keep_previous_hours)
-    return WebhookWithSecret.of(webhook)
+    """Give a webhook a new secret. For a time, the previous one signs as well; one before it ends at once.
+
+    Send an `Idempotency-Key`: a retry with it returns the same secret again, until that is replaced. A retry without it
+    makes another secret, and ends the one that you use.
+    """
+
+    async def replace() -> UUID:
+        webhook = await registry.replace_secret(session, caller, webhook_id, body.keep_previous_hours)
+        return _fingerprint(webhook.secret)
+
+    once = create_key(key, f"webhook-secret:{webhook_id}", body)
+    made = await _once(session, caller, once, response, replace)
+    webhook = await registry.get_webhook(session, webhook_id)
+    return WebhookWithSecret.of(webhook, shown=_fingerprint(webhook.secret) == made)
 
 
 @router.post(
@@ -248,6 +269,11 @@ async def _once(
     result = await act()
     await set_result(session, caller.id, once, result)
     return result
+
+
+def _fingerprint(secret: str) -> UUID:
+    """Return what tells secrets apart, for the key of the request that made one."""
+    return UUID(bytes=sha256(secret.encode()).digest()[:16])
 
 
 def _pack(count: int, next_from: datetime | None) -> UUID:

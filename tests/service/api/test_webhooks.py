@@ -49,6 +49,20 @@ async def test_a_repeated_request_creates_one_webhook_and_shows_no_secret(shop: 
     assert problem(other) == (422, "idempotency-key-reused")
 
 
+async def test_a_repeated_request_for_a_new_secret_returns_it_again_until_it_is_replaced(shop: Caller) -> None:
+    path = f"/webhooks/{(await create(shop))['id']}"
+    first, again = [await shop.call("POST", f"{path}/secret", key="once") for _ in range(2)]
+    assert again.headers["Idempotency-Replayed"] == "true"
+    assert again.json() == first.json()
+    assert problem(await shop.call("POST", f"{path}/secret", {"keep_previous_hours": 1}, key="once")) == (
+        422,
+        "idempotency-key-reused",
+    )
+    newer = (await shop.call("POST", f"{path}/secret", key="twice")).json()
+    assert newer["secret"] not in {first.json()["secret"], None}
+    assert (await shop.call("POST", f"{path}/secret", key="once")).json() == newer | {"secret": None}
+
+
 @pytest.mark.parametrize(
     ("body", "says"),
     [
