@@ -2,7 +2,7 @@
 
 from collections.abc import Mapping, Sequence
 from http import HTTPStatus
-from typing import Any, ClassVar, Literal
+from typing import Any, ClassVar, Final, Literal
 
 from pydantic import BaseModel, ConfigDict
 
@@ -169,9 +169,21 @@ def invalid_fields(faults: Sequence[Mapping[str, Any]]) -> Invalid:
     return problem
 
 
+# What pydantic would say with the regular expression itself. A test finds a pattern of the API that is missing here.
+PATTERNS: Final = {
+    r"^\S+$": "must be one word, without spaces",
+    r"^[\x20-\x7e]+$": "must have printable ASCII characters only",
+    r"^[\x21-\x7e]+$": "must have printable ASCII characters only, without spaces",
+    r"^([01][0-9]|2[0-3]):[0-5][0-9]$": "must be a time from 00:00 to 23:59, such as 07:30",
+    r"^[A-Z]{3}$": "must be a currency's code of three letters, such as EUR",
+}
+
+
 def message_of(fault: Mapping[str, Any]) -> str:
     """Return the message of a pydantic error. Of text that was trimmed first, pydantic counts "items"."""
     limits = fault.get("ctx", {})
+    if words := PATTERNS.get(limits.get("pattern")):
+        return words
     if limits.get("field_type") == "Value" and fault["type"] == "too_long":
         return f"must have at most {limits['max_length']} characters, not {limits['actual_length']}"
     if limits.get("field_type") == "Value" and fault["type"] == "too_short":

@@ -12,6 +12,7 @@ from services.conversations.app import create_app
 from services.conversations.rules import WebhookType
 from services.conversations.settings import ApiSettings
 from shared.database import SessionFactory
+from shared.problems import PATTERNS
 from tests.service.access.table import ROWS
 from tests.service.conftest import SECRET
 from tests.service.helpers.callers import Caller, problem
@@ -48,6 +49,22 @@ def references(part: Any) -> Iterator[str]:
     elif isinstance(part, list):
         for inner in part:
             yield from references(inner)
+
+
+def patterns(part: Any) -> Iterator[str]:
+    if isinstance(part, dict):
+        if isinstance(part.get("pattern"), str):
+            yield part["pattern"]
+        part = list(part.values())
+    if isinstance(part, list):
+        for inner in part:
+            yield from patterns(inner)
+
+
+async def test_each_pattern_has_words_for_its_error(document: Any, notifications_api: httpx2.AsyncClient) -> None:
+    found = {*patterns(document), *patterns((await notifications_api.get(NOTIFICATIONS)).json())}
+    checked_by_code = {pattern for pattern in found if pattern.startswith("^-?[0-9]")}  # amounts of money
+    assert found - checked_by_code <= set(PATTERNS)
 
 
 async def test_the_documents_are_valid(api: httpx2.AsyncClient, notifications_api: httpx2.AsyncClient) -> None:

@@ -75,6 +75,15 @@ async def test_an_invalid_or_unknown_field_is_rejected(anna: Caller, fields: dic
     assert (await anna.get("/conversations"))["items"] == []
 
 
+async def test_a_pattern_is_told_in_words(anna: Caller, sam: Caller) -> None:
+    reply = {"shortcut": "two words", "title": "Late", "body": "Hello"}
+    answer = await sam.call("POST", "/canned-replies", reply)
+    assert problem(answer) == INVALID
+    assert answer.json()["detail"] == "shortcut: must be one word, without spaces"
+    [error] = (await anna.call("POST", "/conversations", {"subject": "Hi", "order_id": "é"})).json()["errors"]
+    assert error["msg"] == "must have printable ASCII characters only, without spaces"
+
+
 async def test_half_a_surrogate_pair_in_a_field_name_is_rejected(anna: Caller) -> None:
     assert problem(await send(anna, b'{"subject": "Hello", "\\ud800": 1}')) == INVALID
 
