@@ -64,7 +64,7 @@ class Exim:
 
 def documented_parts(domain: str, address: str, lmtp: int) -> dict[str, str]:
     """Return the parts of Exim's configuration as the documentation has them, with our addresses and port."""
-    match = re.search(r"^Exim, .*?```\n(.*?)```", DOCUMENT.read_text(), re.DOTALL | re.MULTILINE)
+    match = re.search(r"^Exim asks.*?```\n(.*?)```", DOCUMENT.read_text(), re.DOTALL | re.MULTILINE)
     assert match is not None
     local_part, _, its_domain = address.partition("@")
     text = match[1].replace("reply.store.example", domain).replace("port = 8024", f"port = {lmtp}")
