@@ -50,11 +50,11 @@ help:
 run: $(if $(wildcard $(READY)),$(READY),$(RUN_READY))
 	@$(BIN)/chats run
 
-# -rs lists skipped tests with the reason. Two workers more than there are processors: tests of whole systems mostly wait.
+# -rs lists skipped tests with the reason. One worker more than there are processors: tests of whole systems mostly wait.
 # The tests start hundreds of processes, which would all compile the sources if Python did not store bytecode.
 test: export PYTHONDONTWRITEBYTECODE :=
 test: $(READY)
-	$(BIN)/python -m pytest -n $$(($$(getconf _NPROCESSORS_ONLN) + 2)) --no-loadscope-reorder -rs
+	$(BIN)/python -m pytest -n $$(($$(getconf _NPROCESSORS_ONLN) + 1)) --no-loadscope-reorder -rs
 
 # The checks that are too slow for CI. Coverage counts one service at a time, without code that runs in separate processes.
 COVERAGE := 93

@@ -11,7 +11,7 @@ from bench.chaos.ours import our_system
 from bench.chaos.run import Plan, run
 from deploy.local.processes import Spawn
 
-SECONDS = float(os.environ.get("CHAOS_SECONDS", "20"))
+SECONDS = float(os.environ.get("CHAOS_SECONDS", "12"))
 SEED = int(os.environ.get("CHAOS_SEED", "0")) or random.SystemRandom().randrange(1, 10**6)
 pytestmark = pytest.mark.long
 
@@ -23,9 +23,10 @@ async def test_no_fault_loses_duplicates_or_blocks_anything(fork: Spawn) -> None
     assert not wrong, f"with CHAOS_SEED={SEED}"
 
 
+@pytest.mark.skipif("EVERY_CASE" not in os.environ, reason="takes a minute; set EVERY_CASE=1")
 @pytest.mark.timeout(600)
 async def test_a_deliberately_broken_build_is_caught(fork: Spawn) -> None:
-    # A random one in each run, since each takes most of a minute. `make chaos-broken` runs all.
+    # A random one in each run. `make chaos-broken` runs all.
     name = sorted(BROKEN)[SEED % len(BROKEN)]
     assert BROKEN[name].caught_as in await strike(name, SEED, fork), f"{name}, with CHAOS_SEED={SEED}"
 
