@@ -135,6 +135,7 @@ async def test_an_admin_works_through_the_list_by_keyboard_alone(people: People,
     await keyboard.press("ControlOrMeta+a")
     await keyboard.type(dora)
     await keyboard.press("Enter")
+    await expect(page.locator("#inbox")).to_have_attribute("data-url", re.compile(r"[?&]q="))
     await expect(page.locator(".row")).to_have_count(2)
     await tab_to(page, "New conversation")
     await keyboard.press("Enter")
