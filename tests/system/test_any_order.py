@@ -1,5 +1,6 @@
 """Processes can start in any order, wait for missing servers, and work once these are there."""
 
+import os
 from collections.abc import AsyncIterator
 from pathlib import Path
 
@@ -28,6 +29,7 @@ async def bare(tmp_path: Path) -> AsyncIterator[Product]:
             yield product
 
 
+@pytest.mark.skipif("EVERY_CASE" not in os.environ, reason="takes half a minute; set EVERY_CASE=1")
 async def test_all_processes_wait_for_missing_servers_and_then_work(bare: Product, fork: Spawn) -> None:
     await bare.launch(*reversed(PROCESSES))
     bare.spawn = fork  # to start them again
