@@ -36,7 +36,7 @@ create temp table plan as
 with chances as materialized (
     select n, floor({customers} * random() ^ 3)::int as customer,
         least({longest}, ceil(2 * random() ^ -0.8))::int as messages,
-        interval '3 years' * random() as age, random() as pace, random() as fate, random() as reader
+        interval '3 years' * random() as age, random() as pace, random() as dice, random() as reader
     from generate_series(1, {talks}) as n
 ), times as (
     select *, now() - age as started, least(interval '12 hours' * pace, age / messages) as apart from chances
@@ -47,9 +47,9 @@ with chances as materialized (
 )
 select *, uuidv7(started - clock_timestamp()) as id, case
         when ended < now() - interval '30 days' and newest > {recent}
-            then case when fate < 0.9 then 'CLOSED' when fate < 0.995 then 'RESOLVED' else 'AWAITING_USER' end
-        when fate < 0.1 then 'OPEN' when fate < 0.3 then 'AWAITING_ADMIN' when fate < 0.6 then 'AWAITING_USER'
-        when fate < 0.8 then 'RESOLVED' else 'CLOSED'
+            then case when dice < 0.9 then 'CLOSED' when dice < 0.995 then 'RESOLVED' else 'AWAITING_USER' end
+        when dice < 0.1 then 'OPEN' when dice < 0.3 then 'AWAITING_ADMIN' when dice < 0.6 then 'AWAITING_USER'
+        when dice < 0.8 then 'RESOLVED' else 'CLOSED'
     end as status
 from ends order by started;
 analyze plan

@@ -42,7 +42,7 @@ MESSAGES = 50  # in a thread
 TALKS = 20_000
 MESSAGE = "message"  # the workload from post to email
 POSTED = 200  # of them in one run
-FATES = 3.0  # seconds within which what became of the emails is written into timelines
+STATUS_DELAY = 3.0  # seconds within which the status of the emails is written into timelines
 # Named here because the other checkout may have another list.
 OURS = ("api", "notifications-api", "relay", "jobs", "worker", "sweeper")
 
@@ -129,7 +129,7 @@ async def _measure_messages(stage: Stage, numbers: "count[int]") -> dict[str, fl
             group.create_task(_posting(stage, post))
     await eventually(lambda: stage.sink.count() >= taken + POSTED, deadline=120)
     cpu, _ = (await spent(stage, OURS)).per(before, POSTED)
-    await asyncio.sleep(FATES)
+    await asyncio.sleep(STATUS_DELAY)
     written = await written_since((stage.conversations, stage.notifications), position)
     memory = sum(process.memory_full_info().pss for process in stage.product.family("worker"))
     return {

@@ -54,7 +54,7 @@ class Conversations(NamedTuple):
     due: int
     search: indexer.State
     reports: facts.State
-    fates: progress.State
+    emails: progress.State
     webhooks: housekeeping.State
     skew: float
 
@@ -147,7 +147,7 @@ def _of_conversations(read: Conversations) -> list[Finding]:
         _closed(read.due),
         _search(read.search),
         _reports(read.reports),
-        _fates(read.fates),
+        _email_status(read.emails),
         _webhooks(read.webhooks),
     ]
 
@@ -301,8 +301,8 @@ def _left(count: int) -> str:
     return f"{count}{'+' if count == indexer.COUNT_LIMIT else ''}"
 
 
-def _fates(state: progress.State) -> Finding:
-    line = f"email fates   read up to position {state.position}"
+def _email_status(state: progress.State) -> Finding:
+    line = f"email status  read up to position {state.position}"
     if state.listing is not None:
         line += f", listing all emails: {state.listing}"
     if state.lag > progress.LATE:

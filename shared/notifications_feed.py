@@ -15,15 +15,15 @@ from pydantic import BaseModel
 class LoggedType(StrEnum):
     """The types of events."""
 
-    EMAIL_UPDATED = "email.updated"  # an `EmailFate`
+    EMAIL_UPDATED = "email.updated"  # an `EmailStatus`
     NOTIFICATION_CREATED = "notification.created"
-    INBOUND_UPDATED = "inbound.updated"  # an `InboundFate`
+    INBOUND_UPDATED = "inbound.updated"  # an `InboundStatus`
     STOP_UPDATED = "stop.updated"  # an `EmailStop`
     NEW_MESSAGE_CREATED = "new-message.created"  # a `NewMessageCreated`
 
 
-class EmailFate(BaseModel):
-    """What became of an email about a conversation.
+class EmailStatus(BaseModel):
+    """The status of an email about a conversation: whether it was delivered, and if not, why.
 
     `to` is the side that it is for. `state` and `reason` are as in the API of emails; readers take unknown ones as they
     are. `numbers` are those of the messages in it. `at` is when it came to a final state, None while it waits again.
@@ -56,7 +56,7 @@ class NewMessageCreated(BaseModel):
     recipient_id: str
 
 
-class InboundFate(BaseModel):
+class InboundStatus(BaseModel):
     """An email that came in for a conversation, and whether it is held: an admin is to post or discard it.
 
     `opens`: it opens the conversation, which does not exist before it is posted.
@@ -105,14 +105,14 @@ class LogPage(BaseModel):
 class EmailPage(BaseModel):
     """Emails in a final state, in the order of ids. The next page starts after `last`, None on the last one."""
 
-    items: list[EmailFate]
+    items: list[EmailStatus]
     last: UUID | None
 
 
 class HeldPage(BaseModel):
     """Held emails, in the order of ids. The next page starts after `last`, None on the last one."""
 
-    items: list[InboundFate]
+    items: list[InboundStatus]
     last: UUID | None
 
 

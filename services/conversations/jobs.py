@@ -70,7 +70,7 @@ EXPIRED = Counter("chats_closed_expired_total", "Closed conversations that this 
 SCANS = Counter("chats_file_scans_total", "Files that this process has scanned, by outcome", ["outcome"])
 FILES_DELETED = Counter("chats_files_deleted_total", "Files that this process has deleted from the file store")
 
-FATES = Counter("chats_email_fates_total", "Emails whose fate this process has written into timelines")
+EMAIL_STATUSES = Counter("chats_email_statuses_total", "Emails whose status this process has written into timelines")
 
 log = structlog.get_logger()
 
@@ -190,9 +190,9 @@ async def _follow_emails(sessions: SessionFactory, feed: httpx2.AsyncClient, sto
                 log.warning("log of emails unavailable, retrying", error=type(error).__name__, status=status)
             except Exception as error:  # it must not end the other jobs
                 failures += 1
-                log.warning("reading fates of emails failed, retrying", error=type(error).__name__)
-                log.debug("reading fates of emails failed", exc_info=True)
-            FATES.inc(done.changed)
+                log.warning("reading the status of emails failed, retrying", error=type(error).__name__)
+                log.debug("reading the status of emails failed", exc_info=True)
+            EMAIL_STATUSES.inc(done.changed)
             if not done.more:
                 await pause(stop, min(FOLLOW_EVERY * 2 ** min(failures, 10), MAX_FOLLOW_PAUSE))
 

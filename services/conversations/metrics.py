@@ -28,8 +28,8 @@ RETENTION = Gauge(
 SEARCH_LAG = Gauge("chats_search_lag_seconds", "Age of the oldest message that is not indexed for search")
 SEARCH_PARKED = Gauge("chats_search_parked", "Conversations that could not be indexed for search")
 REPORTS_LAG = Gauge("chats_reports_lag_seconds", "Age of the oldest event that is not counted for reports")
-FATES_LAG = Gauge(
-    "chats_email_fates_lag_seconds", "Time since the notifications service's log was last read to its end"
+EMAIL_STATUS_LAG = Gauge(
+    "chats_email_status_lag_seconds", "Time since the notifications service's log was last read to its end"
 )
 WEBHOOKS_LAG = Gauge("chats_webhooks_lag_seconds", "Age of the oldest event that webhooks have no rows for")
 WEBHOOKS_WAIT = Gauge("chats_webhooks_oldest_due_seconds", "Time that the oldest delivery of a webhook has been due")
@@ -59,7 +59,7 @@ async def collect(sessions: SessionFactory, settings: StoreSettings) -> None:
         SEARCH_LAG.set(search.lag)
         SEARCH_PARKED.set(search.parked)
         REPORTS_LAG.set((await facts.read_state(session)).lag)
-        FATES_LAG.set((await progress.read_state(session)).lag)
+        EMAIL_STATUS_LAG.set((await progress.read_state(session)).lag)
         webhooks = await housekeeping.read_state(session)
         WEBHOOKS_LAG.set(webhooks.lag)
         WEBHOOKS_WAIT.set(webhooks.waits)

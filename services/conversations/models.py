@@ -682,7 +682,7 @@ class EmailStop(Base):
 class Webhook(Base):
     """An endpoint of the store that is told of events of some types.
 
-    It gets what is in the log after `after_position`, and what became of emails after `since`. `old_secret` also signs
+    It gets what is in the log after `after_position`, and the status of emails after `since`. `old_secret` also signs
     until `old_secret_until`. `failures` counts the failed attempts since the last success, the first of which was at
     `failing_since`; nothing is sent before `paused_until`. The row of a deleted one stays as long as its deliveries.
     """

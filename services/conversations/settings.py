@@ -145,7 +145,7 @@ class ExportSettings(FileSettings, NotificationsSettings):
 class JobsSettings(FileSettings, WebhookSettings, NotificationsSettings):
     """Settings of the jobs. Conversations that wait for their customer longer than `auto_resolve_days` are resolved.
 
-    0 means never. A month of the audit is dropped when all of it is older than `audit_days`. What became of emails is
+    0 means never. A month of the audit is dropped when all of it is older than `audit_days`. The status of emails is
     read from the notifications service.
     """
 

@@ -8,7 +8,7 @@ from tests.helpers.waiting import eventually
 from tests.real_mail.helpers.town import DEADLINE, Town
 
 
-async def fates(town: Town) -> list[tuple[str, str | None]]:
+async def statuses(town: Town) -> list[tuple[str, str | None]]:
     """Return the states of our emails, with their reasons."""
     async with town.rig.sweeping.notifications() as session:
         return [tuple(row) for row in await session.execute(text("select state, reason from emails order by id"))]
@@ -39,7 +39,7 @@ async def test_a_bounce_is_shown_and_only_an_unknown_address_gets_no_more(
     await town.send()
 
     async def bounced() -> bool:
-        return await fates(town) == [("bounced", reason)]
+        return await statuses(town) == [("bounced", reason)]
 
     await eventually(bounced, deadline=DEADLINE)
     assert await suppressed(town) == ([reason] if next_email[0] == "suppressed" else [])
@@ -49,7 +49,7 @@ async def test_a_bounce_is_shown_and_only_an_unknown_address_gets_no_more(
     await town.send()
 
     async def ended() -> bool:
-        return await fates(town) == [("bounced", reason), next_email]
+        return await statuses(town) == [("bounced", reason), next_email]
 
     await eventually(ended, deadline=DEADLINE)
 
@@ -60,6 +60,6 @@ async def test_a_delay_changes_nothing(town: Town) -> None:
     await town.write()
     await town.send()
     await eventually(lambda: reports("delayed") > before, deadline=DEADLINE)
-    assert await fates(town) == [("sent", None)]
+    assert await statuses(town) == [("sent", None)]
     assert await suppressed(town) == []
     assert await town.rig.rows() == []

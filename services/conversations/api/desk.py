@@ -178,7 +178,7 @@ async def get_timeline(
     cursor: Cursor = None,
     limit: Limit = DEFAULT_LIMIT,
 ) -> Timeline:
-    """List messages, notes, status changes, assignments, labels, removals and what became of emails in one order.
+    """List messages, notes, status changes, assignments, labels, removals and the status of emails in one order.
 
     Oldest first. What became of an email comes after the newest message that it contained, seconds later than it
     happened, and keeps its place when its state changes.

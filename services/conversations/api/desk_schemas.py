@@ -255,7 +255,7 @@ TimelineItem = PostedOut | TimelineEntry
 
 @dataclass(slots=True)
 class Timeline:
-    """A page of a timeline. `emails_known_until` is null while the fate of emails is up to date.
+    """A page of a timeline. `emails_known_until` is null while the status of emails is up to date.
 
     Else it is the time up to which it is known, because the notifications service is away or was not read.
     """

@@ -65,7 +65,7 @@ _FIELDS: Final = {
     "email": "The email address, or null.",
     "PutUser.email": "The email address that emails go to. Left out or null: none.",
     "email_id": "The email.",
-    "emails_known_until": "Null while what became of emails is up to date, else the time up to which it is known.",
+    "emails_known_until": "Null while the status of emails is up to date, else the time up to which it is known.",
     "empty": "The variables that have no value in this conversation, and were left empty.",
     "enabled": "Whether events are sent.",
     "erased": "How many rows were erased so far.",

@@ -1,1 +1,1 @@
-"""What became of emails: read from the notifications service's log into entries of the timeline."""
+"""The status of emails: read from the notifications service's log into entries of the timeline."""

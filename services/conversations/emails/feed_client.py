@@ -7,7 +7,7 @@ from uuid import UUID
 import httpx2
 
 from shared.event_log.feed_client import AFTER_EVERYTHING
-from shared.notifications_feed import EmailPage, EmailStop, HeldPage, InboundFate, LogPage, StopsPage
+from shared.notifications_feed import EmailPage, EmailStop, HeldPage, InboundStatus, LogPage, StopsPage
 
 READER = "conversations"
 PAGE = 500  # events or emails read at once
@@ -31,13 +31,13 @@ async def read_end(feed: httpx2.AsyncClient, types: Sequence[str]) -> LogPage:
 
 
 async def list_emails(feed: httpx2.AsyncClient, after: UUID) -> EmailPage:
-    """Return a page of the emails whose fate is known."""
+    """Return a page of the emails in a final state."""
     return EmailPage.model_validate_json(await _get_page(feed, "/internal/emails", after))
 
 
-async def list_held(feed: httpx2.AsyncClient) -> list[InboundFate]:
+async def list_held(feed: httpx2.AsyncClient) -> list[InboundStatus]:
     """Return all emails that came in and are held."""
-    held: list[InboundFate] = []
+    held: list[InboundStatus] = []
     after: UUID | None = UUID(int=0)
     while after is not None:
         page = HeldPage.model_validate_json(await _get_page(feed, "/internal/held", after))

@@ -15,19 +15,19 @@ from pydantic import BaseModel
 from sqlalchemy import func, select
 from sqlalchemy.ext.asyncio import AsyncSession
 
-from services.conversations.emails.fates import write_fates
 from services.conversations.emails.feed_client import list_emails, list_held, list_stops, read_end, read_log
 from services.conversations.emails.held import forget_held, write_held
 from services.conversations.emails.notified import tell_notified
+from services.conversations.emails.status import write_statuses
 from services.conversations.emails.stops import forget_stops, write_stops
 from services.conversations.models import NotificationsCursor
-from services.conversations.webhooks.fates import add_fates, add_new_messages, add_notifications
+from services.conversations.webhooks.notification_events import add_failed_emails, add_new_messages, add_notifications
 from shared.database import SessionFactory, transaction
 from shared.failpoints import failpoint
 from shared.notifications_feed import (
-    EmailFate,
+    EmailStatus,
     EmailStop,
-    InboundFate,
+    InboundStatus,
     LoggedType,
     LogPage,
     NewMessageCreated,
@@ -53,13 +53,13 @@ class Round(NamedTuple):
 
 
 async def follow_round(sessions: SessionFactory, feed: httpx2.AsyncClient) -> Round:
-    """Read the next page of the log, or of the list of emails, and write its fates."""
+    """Read the next page of the log, or of the list of emails, and write the status of its emails."""
     async with transaction(sessions) as session:
         seen, is_old = (await session.execute(_CURSOR)).one()
     if seen.list_after is not None:
         return await _list_page(sessions, feed, seen, seen.list_after)
     page = await read_log(feed, seen.position, TYPES)
-    failpoint("fates-read")
+    failpoint("statuses-read")
     reason = _loss_reason(seen, page)
     if page is None or reason is not None:
         await _begin_listing(sessions, seen, await read_end(feed, TYPES), reason or "")
@@ -83,8 +83,8 @@ def _loss_reason(cursor: NotificationsCursor, page: LogPage | None) -> str | Non
 
 
 async def _apply(sessions: SessionFactory, seen: NotificationsCursor, page: LogPage) -> int:
-    fates = _payloads(page, LoggedType.EMAIL_UPDATED, EmailFate)
-    inbound = _payloads(page, LoggedType.INBOUND_UPDATED, InboundFate)
+    statuses = _payloads(page, LoggedType.EMAIL_UPDATED, EmailStatus)
+    inbound = _payloads(page, LoggedType.INBOUND_UPDATED, InboundStatus)
     posted = _payloads(page, LoggedType.NEW_MESSAGE_CREATED, NewMessageCreated)
     notified = _payloads(page, LoggedType.NOTIFICATION_CREATED, NotificationCreated)
     async with transaction(sessions) as session:
@@ -92,10 +92,10 @@ async def _apply(sessions: SessionFactory, seen: NotificationsCursor, page: LogP
         if not _is_same(cursor, seen):
             return 0  # another process has read this page
         # Webhooks first: their lock comes before those of conversations.
-        await add_fates(session, fates)
+        await add_failed_emails(session, statuses)
         await add_notifications(session, notified)
         await add_new_messages(session, posted)
-        changed = await write_fates(session, fates, live=True)
+        changed = await write_statuses(session, statuses, live=True)
         await write_held(session, inbound, live=True)
         await write_stops(session, _stops(page))
         await tell_notified(session, notified)
@@ -103,8 +103,8 @@ async def _apply(sessions: SessionFactory, seen: NotificationsCursor, page: LogP
         if page.end == page.head:
             cursor.caught_up_at = func.clock_timestamp()
         await session.flush()
-        failpoint("fates-written")
-    failpoint("fates-committed")
+        failpoint("statuses-written")
+    failpoint("statuses-committed")
     return changed
 
 
@@ -146,8 +146,8 @@ async def _list_page(
         if not _is_same(cursor, seen):
             return Round(0, more=True)
         # Pages that are open do not learn of these one by one: there may be very many, and most are old.
-        await add_fates(session, page.items)
-        changed = await write_fates(session, page.items, live=False)
+        await add_failed_emails(session, page.items)
+        changed = await write_statuses(session, page.items, live=False)
         if is_first:
             await forget_held(session)
             await write_held(session, held, live=False)
@@ -155,7 +155,7 @@ async def _list_page(
             await write_stops(session, [(stop.stop_id, stop) for stop in stops])
         cursor.list_after = page.last
         await session.flush()
-        failpoint("fates-listed")
+        failpoint("statuses-listed")
     return Round(changed, more=True)
 
 

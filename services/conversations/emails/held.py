@@ -10,17 +10,21 @@ from services.conversations.event_log.append import announce_at_commit
 from services.conversations.rules import Side
 from shared.database import Driver, transaction_driver
 from shared.events import EventType
-from shared.notifications_feed import InboundFate
+from shared.notifications_feed import InboundStatus
 
 
-async def write_held(session: AsyncSession, fates: Iterable[InboundFate], *, live: bool) -> None:
+async def write_held(session: AsyncSession, statuses: Iterable[InboundStatus], *, live: bool) -> None:
     """Add emails to those that are held of their conversations, or remove them. Repeating it changes nothing."""
-    newest = {fate.inbound_id: fate for fate in fates}
+    newest = {status.inbound_id: status for status in statuses}
     if not newest:
         return
     driver = await transaction_driver(session)
     for statement, opens in ((_WRITE, False), (_WRITE_LETTERS, True)):
-        rows = [(fate.inbound_id, fate.conversation_id, fate.held) for fate in newest.values() if fate.opens is opens]
+        rows = [
+            (status.inbound_id, status.conversation_id, status.held)
+            for status in newest.values()
+            if status.opens is opens
+        ]
         if rows:
             await driver.execute(statement, *zip(*rows, strict=True), live)
     if live:
@@ -40,16 +44,16 @@ async def list_letters(connection: Driver, limit: int) -> list[UUID]:
 
 
 _WRITE: Final = f"""
-with fates as (
-    select * from unnest($1::uuid[], $2::uuid[], $3::bool[]) as fate (id, conversation_id, held)
+with statuses as (
+    select * from unnest($1::uuid[], $2::uuid[], $3::bool[]) as status (id, conversation_id, held)
 ), locked as (
     select id, user_id, held_ids from conversations
-    where id = any(array(select conversation_id from fates)) order by id for update
+    where id = any(array(select conversation_id from statuses)) order by id for update
 ), changed as (
     update conversations set held_ids = nullif(array(
         select id from unnest(locked.held_ids) as id
-        where id <> all(array(select id from fates where conversation_id = locked.id and not held))
-        union select id from fates where conversation_id = locked.id and held order by id
+        where id <> all(array(select id from statuses where conversation_id = locked.id and not held))
+        union select id from statuses where conversation_id = locked.id and held order by id
     ), '{{}}')
     from locked where conversations.id = locked.id
     returning conversations.id, conversations.user_id
@@ -60,12 +64,12 @@ from changed where $4
 """  # noqa: S608 - built from constants
 # Each letter has a conversation of its own, which does not exist while it is held.
 _WRITE_LETTERS: Final = f"""
-with fates as (
-    select * from unnest($1::uuid[], $2::uuid[], $3::bool[]) as fate (id, conversation_id, held)
+with statuses as (
+    select * from unnest($1::uuid[], $2::uuid[], $3::bool[]) as status (id, conversation_id, held)
 ), added as (
-    insert into held_letters (id) select id from fates where held order by id on conflict do nothing returning id
+    insert into held_letters (id) select id from statuses where held order by id on conflict do nothing returning id
 ), removed as (
-    delete from held_letters where id in (select id from fates where not held) returning id
+    delete from held_letters where id in (select id from statuses where not held) returning id
 )
 insert into events (type, audience, payload)
 select '{EventType.INBOUND_UPDATED}', '{Side.ADMIN}', jsonb_build_object('conversation_id', null)

@@ -5,13 +5,13 @@ from typing import Final, NamedTuple
 from sqlalchemy import text
 from sqlalchemy.ext.asyncio import AsyncSession
 
-LATE = 120.0  # seconds since the log was last read to its end, after which the fate of emails is late
+LATE = 120.0  # seconds since the log was last read to its end, after which the status of emails is late
 
 KNOWN_UNTIL: Final = f"""(
     select case when caught_up_at < clock_timestamp() - interval '{LATE:g} seconds' then caught_up_at end
     from notifications_cursor
 )"""  # noqa: S608 - a constant
-"""The SQL of the time until which the fate of emails is known, null while that is up to date."""
+"""The SQL of the time until which the status of emails is known, null while that is up to date."""
 
 
 class State(NamedTuple):

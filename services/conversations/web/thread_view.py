@@ -166,8 +166,8 @@ def history(
     """Return the items of the panel, oldest first. `rows` are newest first, `entries` oldest first."""
     seen = conversation.read_by_admin_number if viewer.side is Side.CUSTOMER else conversation.read_by_user_number
     messages = [MessageOut.of(row, viewer) for row in reversed(rows)]
-    fates = [entry.entry for entry in entries if isinstance(entry.entry, EmailOut)]
-    emails = {number: fate for fate in fates for number in fate.numbers}
+    statuses = [entry.entry for entry in entries if isinstance(entry.entry, EmailOut)]
+    emails = {number: status for status in statuses for number in status.numbers}
     bubbles = list(_bubbles(messages, viewer.side, seen, emails))
     others = [entry for entry in entries if not isinstance(entry.entry, EmailOut)]
     return list(_separated(_merged(bubbles, others), reader, read_up_to))

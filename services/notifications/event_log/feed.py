@@ -11,11 +11,11 @@ from services.notifications.rules import NO_SMTP_STOP, Reason
 from shared.event_log.reading import read_after
 from shared.event_log.sequencer import numbering_sql, run_sequencer
 from shared.notifications_feed import (
-    EmailFate,
     EmailPage,
+    EmailStatus,
     EmailStop,
     HeldPage,
-    InboundFate,
+    InboundStatus,
     LoggedEvent,
     LoggedType,
     LogPage,
@@ -34,7 +34,7 @@ _READ: Final = text("""
 """)
 
 # Those to admins about notes and assignments have no place in a conversation: they name no number.
-_EMAIL_FATES: Final = """
+_EMAIL_STATUS: Final = """
     select id as email_id, conversation_id, audience as "to", state, reason, finished_at as at, array(
         select number from email_messages
         where email_messages.email_id = emails.id and not left_out and notification_id is null order by number
@@ -43,16 +43,16 @@ _EMAIL_FATES: Final = """
 """
 # As in `rules.is_reported`.
 _LIST_EMAILS: Final = text(f"""
-    {_EMAIL_FATES}
+    {_EMAIL_STATUS}
     where finished_at is not null and (reason is distinct from 'read' or next_attempt_at > due_at) and id > :after
     order by id limit :n
 """)
 
 # For each type, the query of the rows with these ids, whose first column is the id.
-_INBOUND_FATES: Final = """
+_INBOUND_STATUS: Final = """
     select id as inbound_id, conversation_id, state = 'held' as held, kind = 'conversation' as opens from inbound_emails
 """
-_LIST_HELD: Final = text(f"{_INBOUND_FATES} where state = 'held' and id > :after order by id limit :n")
+_LIST_HELD: Final = text(f"{_INBOUND_STATUS} where state = 'held' and id > :after order by id limit :n")
 _STOPS: Final = f"""
     select * from (
         select id as stop_id, user_id, conversation_id, '{Reason.MUTED}' as reason from mutes
@@ -61,11 +61,11 @@ _STOPS: Final = f"""
     ) as stop
 """  # noqa: S608 - built from constants
 _LIST_STOPS: Final = text(f"{_STOPS} where stop_id > :after order by stop_id limit :n")
-_Subject = EmailFate | InboundFate | NotificationCreated | NewMessageCreated | EmailStop
+_Subject = EmailStatus | InboundStatus | NotificationCreated | NewMessageCreated | EmailStop
 _SUBJECTS: Final[dict[LoggedType, tuple[type[_Subject], TextClause]]] = {
     LoggedType.STOP_UPDATED: (EmailStop, text(f"{_STOPS} where stop_id = any(:ids)")),
-    LoggedType.INBOUND_UPDATED: (InboundFate, text(f"{_INBOUND_FATES} where id = any(:ids)")),
-    LoggedType.EMAIL_UPDATED: (EmailFate, text(f"{_EMAIL_FATES} where id = any(:ids)")),
+    LoggedType.INBOUND_UPDATED: (InboundStatus, text(f"{_INBOUND_STATUS} where id = any(:ids)")),
+    LoggedType.EMAIL_UPDATED: (EmailStatus, text(f"{_EMAIL_STATUS} where id = any(:ids)")),
     LoggedType.NOTIFICATION_CREATED: (
         NotificationCreated,
         text("""
@@ -123,14 +123,14 @@ async def _read_subjects(
 async def list_emails(session: AsyncSession, *, after: UUID | None, limit: int) -> EmailPage:
     """Return the emails in a final state after an id, in the order of ids."""
     rows = (await session.execute(_LIST_EMAILS, {"after": after or UUID(int=0), "n": limit})).mappings().all()
-    items = [EmailFate.model_validate(row) for row in rows]
+    items = [EmailStatus.model_validate(row) for row in rows]
     return EmailPage(items=items, last=items[-1].email_id if len(items) == limit else None)
 
 
 async def list_held(session: AsyncSession, *, after: UUID | None, limit: int) -> HeldPage:
     """Return the emails that came in and are held, after an id, in the order of ids."""
     rows = (await session.execute(_LIST_HELD, {"after": after or UUID(int=0), "n": limit})).mappings().all()
-    items = [InboundFate.model_validate(row) for row in rows]
+    items = [InboundStatus.model_validate(row) for row in rows]
     return HeldPage(items=items, last=items[-1].inbound_id if len(items) == limit else None)
 
 

@@ -1,4 +1,4 @@
-"""What became of emails, from the notifications service's log to the timeline."""
+"""The status of emails, from the notifications service's log to the timeline."""
 
 import asyncio
 import json
@@ -103,9 +103,9 @@ async def test_a_sent_email_is_in_the_timeline_after_its_newest_message_and_told
     items = (await timeline(sam, conversation))["items"]
     kinds = [item["kind"] for item in items if item["kind"] != "assignment"]
     assert kinds == ["message", "message", "email", "message"]
-    fate = next(item for item in items if item["kind"] == "email")
-    assert fate["at"] == fate["state_at"]
-    assert {name: fate[name] for name in ("actor", "to", "state", "reason", "numbers")} == {
+    status = next(item for item in items if item["kind"] == "email")
+    assert status["at"] == status["state_at"]
+    assert {name: status[name] for name in ("actor", "to", "state", "reason", "numbers")} == {
         "actor": None,
         "to": "customer",
         "state": "sent",
@@ -113,7 +113,7 @@ async def test_a_sent_email_is_in_the_timeline_after_its_newest_message_and_told
         "numbers": [1, 2],
     }
     [told] = await following.events()
-    assert told == {"conversation_id": conversation, "email_id": fate["id"], "state": "sent"}
+    assert told == {"conversation_id": conversation, "email_id": status["id"], "state": "sent"}
 
 
 async def test_emails_that_end_together_are_one_event_of_each_log_and_several_of_a_stream(
@@ -245,7 +245,7 @@ async def test_an_entry_keeps_its_numbers_when_the_message_is_removed(
     assert (entry.data["state"], entry.data["reason"], entry.data["numbers"]) == ("cancelled", "deleted", [1])
 
 
-async def test_two_readers_write_each_fate_once(following: Following, anna: Caller, sam: Caller) -> None:
+async def test_two_readers_write_each_status_once(following: Following, anna: Caller, sam: Caller) -> None:
     await following.follow()
     for _ in range(3):
         await answer(anna, sam)
@@ -259,11 +259,13 @@ class Killed(BaseException):
     """The process has died."""
 
 
-@pytest.mark.parametrize("point", ["fates-read", "fates-written", "fates-committed", "fates-listed", "log-numbered"])
+@pytest.mark.parametrize(
+    "point", ["statuses-read", "statuses-written", "statuses-committed", "statuses-listed", "log-numbered"]
+)
 async def test_a_reader_that_dies_anywhere_loses_nothing_and_writes_nothing_twice(
     following: Following, anna: Caller, sam: Caller, point: str, monkeypatch: pytest.MonkeyPatch
 ) -> None:
-    if point != "fates-listed":
+    if point != "statuses-listed":
         await following.follow()
     await answer(anna, sam)
     await following.deliver(NO_SMTP)
@@ -278,7 +280,7 @@ async def test_a_reader_that_dies_anywhere_loses_nothing_and_writes_nothing_twic
     monkeypatch.setattr(failpoints, "armed", None)
     await following.follow()
     assert await following.states() == ["suppressed"]
-    assert len(await following.events()) == (0 if point == "fates-listed" else 1)
+    assert len(await following.events()) == (0 if point == "statuses-listed" else 1)
 
 
 async def test_an_event_of_a_deleted_email_is_passed(following: Following) -> None:

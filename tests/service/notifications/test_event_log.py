@@ -41,7 +41,7 @@ async def page(api: httpx2.AsyncClient, after: int = 0, **params: Any) -> dict[s
     return body
 
 
-async def fates(api: httpx2.AsyncClient, after: int = 0) -> list[tuple[int, str, str | None, list[int]]]:
+async def statuses(api: httpx2.AsyncClient, after: int = 0) -> list[tuple[int, str, str | None, list[int]]]:
     items = (await page(api, after))["items"]
     return [
         (item["position"], item["payload"]["state"], item["payload"]["reason"], item["payload"]["numbers"])
@@ -55,12 +55,12 @@ async def listed(api: httpx2.AsyncClient, **params: Any) -> list[list[int]]:
     while True:
         sent = params | ({"after": after} if after else {})
         body = (await api.get("/internal/emails", params=sent, headers=FEED)).json()
-        found += [fate["numbers"] for fate in body["items"]]
+        found += [status["numbers"] for status in body["items"]]
         if (after := body["last"]) is None:
             return found
 
 
-async def test_the_first_failed_attempt_and_the_fate_of_an_email_are_logged_and_no_attempt_in_between(
+async def test_the_first_failed_attempt_and_the_status_of_an_email_are_logged_and_no_attempt_in_between(
     notifications: SessionFactory, notifications_api: httpx2.AsyncClient
 ) -> None:
     conversation = uuid4()
@@ -68,17 +68,17 @@ async def test_the_first_failed_attempt_and_the_fate_of_an_email_are_logged_and_
         settings = settings_for(server)
         await receive(notifications, settings, posted(conversation, 1), posted(conversation, 2))
         await send(notifications, settings)
-        assert await fates(notifications_api) == [(1, "scheduled", None, [1, 2])]
+        assert await statuses(notifications_api) == [(1, "scheduled", None, [1, 2])]
         for _ in range(3):
             async with transaction(notifications) as session:
                 due = func.clock_timestamp() - timedelta(seconds=1)
                 await session.execute(update(Email).values(next_attempt_at=due))
             await send(notifications, settings)
     [item] = (await page(notifications_api, after=1))["items"]
-    fate = item["payload"]
-    assert UUID(fate.pop("email_id"))
-    assert fate.pop("at") is not None
-    assert fate == {
+    status = item["payload"]
+    assert UUID(status.pop("email_id"))
+    assert status.pop("at") is not None
+    assert status == {
         "conversation_id": str(conversation),
         "to": "customer",
         "state": "sent",
@@ -101,7 +101,7 @@ async def test_an_email_that_waits_for_its_recipients_limit_is_logged_once(
                 due = func.clock_timestamp() - timedelta(seconds=1)
                 await session.execute(update(Email).values(next_attempt_at=due))
             await send(notifications, settings)
-    assert await fates(notifications_api) == [(1, "sent", None, [1]), (2, "scheduled", "rate-limited", [2])]
+    assert await statuses(notifications_api) == [(1, "sent", None, [1]), (2, "scheduled", "rate-limited", [2])]
 
 
 async def test_a_failed_email_that_is_retried_is_logged_again_with_its_state_of_now(
@@ -112,12 +112,12 @@ async def test_a_failed_email_that_is_retried_is_logged_again_with_its_state_of_
         await receive(notifications, settings, posted(uuid4(), 1))
         await send(notifications, settings)
         [item] = (await page(notifications_api))["items"]
-        assert await fates(notifications_api) == [(1, "failed", "rejected", [1])]
+        assert await statuses(notifications_api) == [(1, "failed", "rejected", [1])]
         async with transaction(notifications) as session:
             await retry_email(session, UUID(item["payload"]["email_id"]))
-        assert await fates(notifications_api, after=1) == [(2, "scheduled", None, [1])]
+        assert await statuses(notifications_api, after=1) == [(2, "scheduled", None, [1])]
         await send(notifications, settings)
-    assert await fates(notifications_api) == [(n, "sent", None, [1]) for n in (1, 2, 3)]
+    assert await statuses(notifications_api) == [(n, "sent", None, [1]) for n in (1, 2, 3)]
 
 
 async def test_an_email_that_will_not_be_sent_is_logged_but_not_one_that_was_read(
@@ -126,11 +126,11 @@ async def test_an_email_that_will_not_be_sent_is_logged_but_not_one_that_was_rea
     nobody = ANNA.model_copy(update={"email": None, "version": 2})
     first, second, third, message = uuid4(), uuid4(), uuid4(), posted(uuid4(), 4)
     await receive(notifications, SETTINGS, posted(first, 2), read(first, 2))
-    assert await fates(notifications_api) == []
+    assert await statuses(notifications_api) == []
     assert await listed(notifications_api) == []
     await receive(notifications, SETTINGS, posted(second, 3), deleted(second), message, removed(message))
     await receive(notifications, SETTINGS, posted(third, 5, customer=nobody))
-    assert await fates(notifications_api) == [
+    assert await statuses(notifications_api) == [
         (1, "cancelled", "deleted", []),
         (2, "cancelled", "deleted", []),
         (3, "suppressed", "no-address", [5]),
@@ -146,7 +146,7 @@ async def test_an_email_that_has_waited_for_another_attempt_is_logged_when_it_is
         await receive(notifications, settings, posted(conversation, 1))
         await send(notifications, settings)
     await receive(notifications, settings, read(conversation, 1))
-    assert await fates(notifications_api, after=1) == [(2, "cancelled", "read", [1])]
+    assert await statuses(notifications_api, after=1) == [(2, "cancelled", "read", [1])]
     assert await listed(notifications_api) == [[1]]
 
 

@@ -8,11 +8,11 @@ import httpx2
 import pytest
 from sqlalchemy import text
 
-from services.conversations.emails.fates import write_fates
+from services.conversations.emails.status import write_statuses
 from services.conversations.rules import Status
 from services.notifications.rules import EmailState, Reason
 from shared.database import SessionFactory, transaction
-from shared.notifications_feed import EmailFate
+from shared.notifications_feed import EmailStatus
 from tests.service.helpers.browser import Browser
 from tests.service.helpers.callers import ORDER, UNKNOWN_ID, Caller
 from tests.service.helpers.html import Page
@@ -359,12 +359,12 @@ def status_of(page: Page, message: dict[str, str]) -> str:
     return line.text
 
 
-async def tell(sessions: SessionFactory, conversation_id: str, **fate: Any) -> None:
+async def tell(sessions: SessionFactory, conversation_id: str, **status: Any) -> None:
     """Write what became of an email with the message number 2."""
     values = {"email_id": EMAIL, "to": "customer", "numbers": [2], "reason": None, "at": "2026-11-29T10:04:00Z"}
     async with transaction(sessions) as session:
-        told = EmailFate.model_validate({**values, "conversation_id": conversation_id, **fate})
-        await write_fates(session, [told], live=True)
+        told = EmailStatus.model_validate({**values, "conversation_id": conversation_id, **status})
+        await write_statuses(session, [told], live=True)
 
 
 async def test_a_message_shows_what_became_of_its_email(
@@ -453,7 +453,7 @@ async def test_a_page_says_until_when_emails_are_known(
     async with transaction(conversations) as session:
         await session.execute(text("update notifications_cursor set caught_up_at = '2026-01-02 10:04Z'"))
     page = await show(browser, f"{conversation_id}/")
-    assert page.by_id("emails-known").text.startswith("What became of emails is known until")
+    assert page.by_id("emails-known").text.startswith("The status of emails is known until")
 
 
 @pytest.mark.parametrize("path", [f"{UNKNOWN_ID}/", "nonsense/", f"{UNKNOWN_ID}/delete/", f"{UNKNOWN_ID}/?earlier=x"])

@@ -258,7 +258,7 @@ async def _sweep_mail(world: World, fuse: Fuse, *_: Any) -> None:
 
 
 async def _follow_emails(world: World, fuse: Fuse, *_: Any) -> None:
-    """The jobs' reading of what became of emails, with the API that it reads, until its cursor is at the log's end."""
+    """The jobs' reading of the status of emails, with the API that it reads, until its cursor is at the log's end."""
     fuse.work = "follow_emails"
     engine = create_engine(world.conversations_url, application="crash-jobs")
     async with _notifications_api(world) as feed:

@@ -38,7 +38,7 @@ class State:
     tries: dict[UUID, Counter[str]]
     joined: Counter[UUID]
     copies: Counter[str]
-    fates: dict[UUID, End]
+    statuses: dict[UUID, End]
     told: Counter[tuple[UUID, str]]
 
     @property
@@ -88,7 +88,7 @@ async def read_state(databases: Connections, answers: dict[str, Any], taken: lis
         tries=tries,
         joined=Counter(row["message_id"] for row in await notifications.fetch("select message_id from email_messages")),
         copies=Counter(_message_id(email) for email in taken),
-        fates={
+        statuses={
             row["id"]: (row["state"], row["reason"])
             for row in await conversations.fetch(
                 "select id, data ->> 'state' as state, data ->> 'reason' as reason from conversation_entries"
@@ -116,7 +116,7 @@ def broken(state: State, undisturbed: State, ends: Ends, parked: set[UUID], unce
     yield from _inbox(state, parked)
     yield from _records(state)
     yield from _mails(state, ends)
-    yield from _fates(state)
+    yield from _email_status(state)
     for recipient in state.emails:
         yield from _tries(state, recipient)
         more = state.uncertain(recipient) - undisturbed.uncertain(recipient)
@@ -193,7 +193,7 @@ def _mails(state: State, ends: Ends) -> Iterator[str]:
                 yield f"the email to {recipient} ended as {end} after {dict(state.tries[email['id']])}"
 
 
-def _fates(state: State) -> Iterator[str]:
+def _email_status(state: State) -> Iterator[str]:
     """What became of an email is in the timeline, unless it was not needed; and no state was told twice."""
     ended = {
         email["id"]: (email["state"], email["reason"])
@@ -203,9 +203,9 @@ def _fates(state: State) -> Iterator[str]:
         and (email["reason"] != "read" or email["next_attempt_at"] > email["due_at"])
     }
     differ = {
-        key: (ended.get(key), state.fates.get(key))
-        for key in ended.keys() | state.fates.keys()
-        if ended.get(key) != state.fates.get(key)
+        key: (ended.get(key), state.statuses.get(key))
+        for key in ended.keys() | state.statuses.keys()
+        if ended.get(key) != state.statuses.get(key)
     }
     if differ:
         yield f"emails ended, and are in the timeline, as {differ}"

@@ -28,7 +28,7 @@ THRESHOLDS = {
     "ChatsErasureStalled": status.LATE_ERASURE,
     "ChatsSearchLate": indexer.LATE,
     "ChatsReportsLate": facts.LATE,
-    "ChatsEmailFatesLate": progress.LATE,
+    "ChatsEmailStatusLate": progress.LATE,
     "ChatsWebhooksLate": log_reader.LATE,
     "ChatsLogKeptTooLong": retention.LATE_PURGE * status.DAY,
     "ChatsClockSkew": MAX_SKEW,

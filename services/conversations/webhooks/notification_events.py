@@ -1,4 +1,4 @@
-"""What the notifications service's log says, as deliveries: emails that failed, new notifications."""
+"""Deliveries of what the notifications service's log says: emails that failed, new notifications."""
 
 from collections.abc import Iterable
 from typing import Final
@@ -9,33 +9,33 @@ from sqlalchemy.ext.asyncio import AsyncSession
 from services.conversations.rules import WebhookType
 from services.conversations.webhooks.outbox import Happened, Lane, add_deliveries, have_webhooks, lock_lines
 from shared.database import transaction_driver
-from shared.notifications_feed import EmailFate, NewMessageCreated, NotificationCreated
+from shared.notifications_feed import EmailStatus, NewMessageCreated, NotificationCreated
 
 NEW_MESSAGE: Final = "NEW_MESSAGE"  # the type of customers' notifications
 _STATES: Final = {"failed": WebhookType.EMAIL_FAILED, "bounced": WebhookType.EMAIL_BOUNCED}
 
 
-async def add_fates(session: AsyncSession, fates: Iterable[EmailFate]) -> None:
+async def add_failed_emails(session: AsyncSession, statuses: Iterable[EmailStatus]) -> None:
     """Add deliveries for emails that failed or bounced. Repeating it, for the same time of failure, adds nothing."""
-    ended = {fate.email_id: fate for fate in fates if fate.at is not None and fate.state in _STATES}
+    ended = {status.email_id: status for status in statuses if status.at is not None and status.state in _STATES}
     await _add(
         session,
         [
             Happened(
-                uuid5(fate.email_id, f"{fate.state} {fate.at.isoformat()}"),
-                _STATES[fate.state],
-                fate.at,
+                uuid5(status.email_id, f"{status.state} {status.at.isoformat()}"),
+                _STATES[status.state],
+                status.at,
                 Lane.OTHER,
-                fate.conversation_id,
+                status.conversation_id,
                 data={
-                    "email_id": str(fate.email_id),
-                    "to": fate.to,
-                    "reason": fate.reason,
-                    "message_numbers": fate.numbers,
+                    "email_id": str(status.email_id),
+                    "to": status.to,
+                    "reason": status.reason,
+                    "message_numbers": status.numbers,
                 },
             )
-            for fate in ended.values()
-            if fate.at is not None
+            for status in ended.values()
+            if status.at is not None
         ],
     )
 

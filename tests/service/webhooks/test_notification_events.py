@@ -7,9 +7,9 @@ from uuid import UUID, uuid4
 from sqlalchemy import text
 
 from services.conversations.emails.follower import follow_round
-from services.conversations.webhooks.fates import add_fates, add_notifications
+from services.conversations.webhooks.notification_events import add_failed_emails, add_notifications
 from shared.database import transaction
-from shared.notifications_feed import EmailFate, NotificationCreated
+from shared.notifications_feed import EmailStatus, NotificationCreated
 from tests.helpers.smtp_server import smtp_server
 from tests.helpers.webhook_receiver import Answer
 from tests.service.emails.test_follower import NO_SMTP, Following, following
@@ -24,9 +24,9 @@ from tests.service.webhooks.conftest import Hooks
 __all__ = ["following", "rig"]  # fixtures
 
 
-def fate(conversation: str, state: str, **fields: Any) -> EmailFate:
+def status(conversation: str, state: str, **fields: Any) -> EmailStatus:
     values = {"email_id": uuid4(), "to": "customer", "reason": "rejected", "numbers": [2], "at": datetime.now(UTC)}
-    return EmailFate.model_validate(values | {"conversation_id": conversation, "state": state} | fields)
+    return EmailStatus.model_validate(values | {"conversation_id": conversation, "state": state} | fields)
 
 
 async def test_an_email_that_fails_is_told_once_however_often_it_is_read(
@@ -58,15 +58,15 @@ async def test_other_states_and_what_was_before_or_is_gone_are_not_told(
     hooks: Hooks, anna: Caller, sam: Caller
 ) -> None:
     conversation = (await anna.open(body="Hello?"))["id"]
-    old = fate(conversation, "failed", at=datetime.now(UTC) - timedelta(hours=1))
+    old = status(conversation, "failed", at=datetime.now(UTC) - timedelta(hours=1))
     await hooks.create(["email.bounced", "email.failed", "notification.created"])
-    bounced = fate(conversation, "bounced", at=datetime.now(UTC) + timedelta(seconds=1))
+    bounced = status(conversation, "bounced", at=datetime.now(UTC) + timedelta(seconds=1))
     created = NotificationCreated(
         notification_id=uuid4(), type="MENTION", conversation_id=UUID(conversation), recipient_id="sam"
     )
     for _ in range(2):
         async with transaction(hooks.sessions) as session:
-            await add_fates(session, [old, bounced, fate(conversation, "sent"), fate(UNKNOWN_ID, "failed")])
+            await add_failed_emails(session, [old, bounced, status(conversation, "sent"), status(UNKNOWN_ID, "failed")])
             await add_notifications(session, [created])
     await hooks.settle()
     assert [request.type for request in hooks.receiver.received] == ["email.bounced", "notification.created"]
@@ -153,7 +153,7 @@ async def test_they_do_not_wait_for_messages_nor_messages_for_them(hooks: Hooks,
     await hooks.create(["message.posted", "email.failed"])
     conversation = (await anna.open(body="Hello?"))["id"]
     async with transaction(hooks.sessions) as session:
-        await add_fates(session, [fate(conversation, "failed", at=datetime.now(UTC) + timedelta(seconds=1))])
+        await add_failed_emails(session, [status(conversation, "failed", at=datetime.now(UTC) + timedelta(seconds=1))])
     hooks.receiver.answer = lambda request: Answer(500 if request.type == "message.posted" else 204)
 
     async def is_told() -> bool:
