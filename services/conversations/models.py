@@ -427,7 +427,7 @@ class FileDeletion(Base):
 class CreateKey(Base):
     """An idempotency key that created a conversation or something else; `conversation_id` is its id.
 
-    A delivery's id is a number: the UUID's integer. `api.webhooks` says what stands for other answers about webhooks.
+    Of a request whose answer is no id, `result` is what the answer is made of.
 
     It outlives what it created, so that a late retry finds it.
     """
@@ -438,6 +438,7 @@ class CreateKey(Base):
     key: Mapped[str] = mapped_column(primary_key=True)
     request_hash: Mapped[str]
     conversation_id: Mapped[UUID]
+    result: Mapped[dict[str, Any] | None]
     created_at: Mapped[datetime] = mapped_column(server_default=func.clock_timestamp(), index=True)
 
 
@@ -683,8 +684,9 @@ class Webhook(Base):
     """An endpoint of the store that is told of events of some types.
 
     It gets what is in the log after `after_position`, and the status of emails after `since`. `old_secret` also signs
-    until `old_secret_until`. `failures` counts the failed attempts since the last success, the first of which was at
-    `failing_since`; nothing is sent before `paused_until`. The row of a deleted one stays as long as its deliveries.
+    until `old_secret_until`, and so does each of `older_secrets`, a list of `{"secret", "until"}`. `failures` counts
+    the failed attempts since the last success, the first of which was at `failing_since`; nothing is sent before
+    `paused_until`. The row of a deleted one stays as long as its deliveries.
     """
 
     __tablename__ = "webhooks"
@@ -696,6 +698,7 @@ class Webhook(Base):
     secret: Mapped[str]
     old_secret: Mapped[str | None]
     old_secret_until: Mapped[datetime | None]
+    older_secrets: Mapped[list[dict[str, str]]] = mapped_column(JSONB, server_default="[]")
     after_position: Mapped[int] = mapped_column(BigInteger)
     since: Mapped[datetime] = mapped_column(server_default=func.clock_timestamp())
     created_at: Mapped[datetime] = mapped_column(server_default=func.clock_timestamp())

@@ -1,14 +1,11 @@
 """Routes of webhooks, for the store's backend."""
 
-from collections.abc import Awaitable, Callable
-from datetime import UTC, datetime, timedelta
-from hashlib import sha256
-from typing import Annotated
+from datetime import UTC, datetime
+from typing import Annotated, Any
 from uuid import UUID
 
 import structlog
 from fastapi import Depends, Path, Query, Request, Response
-from sqlalchemy.ext.asyncio import AsyncSession
 
 from services.conversations.api.dependencies import IdempotencyKeyHeader, create_key, mark_replay
 from services.conversations.api.state import api_state
@@ -23,7 +20,7 @@ from services.conversations.api.webhook_schemas import (
     WebhookWithSecret,
 )
 from services.conversations.errors import IdempotencyKeyReused, TooManyWebhooks
-from services.conversations.messaging.create_keys import claim_key, set_result
+from services.conversations.messaging.create_keys import act_once, claim_key
 from services.conversations.messaging.idempotency import IdempotencyKey
 from services.conversations.rules import DeliveryState
 from services.conversations.webhooks import deliveries, registry
@@ -44,8 +41,6 @@ router = ApiRouter(
 )
 
 _ONE_DAY = ReplaceSecret()
-_EPOCH = datetime.fromtimestamp(0, UTC)
-_MICROSECOND = timedelta(microseconds=1)
 
 Store = Annotated[Principal, Depends(require(Role.STORE))]
 WebhookId = Annotated[UUID, Path(description="The webhook's id.")]
@@ -124,20 +119,17 @@ async def replace_webhook_secret(
     body: ReplaceSecret = _ONE_DAY,
     key: IdempotencyKeyHeader = None,
 ) -> WebhookWithSecret:
-    """Give a webhook a new secret. For a time, the previous one signs as well; one before it ends at once.
+    """Give a webhook a new secret. For a time, previous ones sign as well, up to five. With 0 hours, all end now.
 
     Send an `Idempotency-Key`: a retry with it returns the same secret again, until that is replaced. A retry without it
-    makes another secret, and ends the one that you use.
+    makes another secret.
     """
-
-    async def replace() -> UUID:
-        webhook = await registry.replace_secret(session, caller, webhook_id, body.keep_previous_hours)
-        return _fingerprint(webhook.secret)
-
     once = create_key(key, f"webhook-secret:{webhook_id}", body)
-    made = await _once(session, caller, once, response, replace)
-    webhook = await registry.get_webhook(session, webhook_id)
-    return WebhookWithSecret.of(webhook, shown=_fingerprint(webhook.secret) == made)
+    webhook, shown, replayed = await registry.replace_secret_once(
+        session, caller, webhook_id, body.keep_previous_hours, once
+    )
+    mark_replay(response, replayed=replayed)
+    return WebhookWithSecret.of(webhook, shown=shown)
 
 
 @router.post(
@@ -159,12 +151,13 @@ async def test_webhook(
     """
     log.info("test of a webhook", webhook_id=str(webhook_id), caller=caller.id)
 
-    async def send() -> UUID:
-        return UUID(int=(await deliveries.send_test(session, webhook_id)).id)
+    async def send() -> dict[str, Any]:
+        return {"delivery_id": (await deliveries.send_test(session, webhook_id)).id}
 
     once = IdempotencyKey.of(key, f"webhook-test:{webhook_id}", {})
-    sent = await _once(session, caller, once, response, send)
-    return DeliveryOut.of(await deliveries.get_delivery(session, webhook_id, sent.int))
+    sent, replayed = await act_once(session, caller.id, once, send)
+    mark_replay(response, replayed=replayed)
+    return DeliveryOut.of(await deliveries.get_delivery(session, webhook_id, sent["delivery_id"]))
 
 
 @router.post(
@@ -183,15 +176,17 @@ async def replay_deliveries(
     Each gets a new delivery with the same `webhook-id`. Leaves out tests, and what is still pending.
     """
 
-    async def replay() -> UUID:
+    async def replay() -> dict[str, Any]:
         end = body.end or datetime.now(UTC)
-        result = await deliveries.replay_range(session, webhook_id, body.start, end, failed_only=body.failed_only)
-        return _pack(*result)
+        count, more = await deliveries.replay_range(session, webhook_id, body.start, end, failed_only=body.failed_only)
+        return {"replayed": count, "next_from": more and more.isoformat()}
 
     await registry.get_webhook(session, webhook_id)
     once = create_key(key, f"webhook-replay:{webhook_id}", body)
-    count, next_from = _unpack(await _once(session, caller, once, response, replay))
-    return Replayed(replayed=count, next_from=next_from)
+    result, replayed = await act_once(session, caller.id, once, replay)
+    mark_replay(response, replayed=replayed)
+    next_from = result["next_from"]
+    return Replayed(replayed=result["replayed"], next_from=next_from and datetime.fromisoformat(next_from))
 
 
 @router.get("/{webhook_id}/deliveries", summary="List deliveries", responses=problem_responses(NotFound))
@@ -236,12 +231,13 @@ async def replay_delivery(
     For one that is pending, makes the next attempt now, unless another one has to be first; it is returned.
     """
 
-    async def replay() -> UUID:
-        return UUID(int=(await deliveries.replay_delivery(session, webhook_id, delivery_id)).id)
+    async def replay() -> dict[str, Any]:
+        return {"delivery_id": (await deliveries.replay_delivery(session, webhook_id, delivery_id)).id}
 
     once = IdempotencyKey.of(key, f"webhook-replay:{webhook_id}:{delivery_id}", {})
-    sent = await _once(session, caller, once, response, replay)
-    return DeliveryOut.of(await deliveries.get_delivery(session, webhook_id, sent.int))
+    sent, replayed = await act_once(session, caller.id, once, replay)
+    mark_replay(response, replayed=replayed)
+    return DeliveryOut.of(await deliveries.get_delivery(session, webhook_id, sent["delivery_id"]))
 
 
 def check_target(request: Request, url: str) -> None:
@@ -250,38 +246,3 @@ def check_target(request: Request, url: str) -> None:
         check_url(url, api_state(request).settings.webhook_private_hosts)
     except ValueError as error:
         raise Invalid(f"The URL {error}.", ("body", "url"), "webhook_url") from None
-
-
-async def _once(
-    session: AsyncSession,
-    caller: Principal,
-    once: IdempotencyKey | None,
-    response: Response,
-    act: Callable[[], Awaitable[UUID]],
-) -> UUID:
-    """Return what `act` returns, or what it returned for an earlier request with the key."""
-    if once is None:
-        return await act()
-    earlier, replayed = await claim_key(session, caller.id, once)
-    mark_replay(response, replayed=replayed)
-    if replayed:
-        return earlier
-    result = await act()
-    await set_result(session, caller.id, once, result)
-    return result
-
-
-def _fingerprint(secret: str) -> UUID:
-    """Return what tells secrets apart, for the key of the request that made one."""
-    return UUID(bytes=sha256(secret.encode()).digest()[:16])
-
-
-def _pack(count: int, next_from: datetime | None) -> UUID:
-    """Return the answer to the replay of a period as a UUID, which its key keeps."""
-    moment = 0 if next_from is None else (next_from - _EPOCH) // _MICROSECOND
-    return UUID(int=moment << 64 | count)
-
-
-def _unpack(packed: UUID) -> tuple[int, datetime | None]:
-    moment, count = divmod(packed.int, 2**64)
-    return count, _EPOCH + moment * _MICROSECOND if moment else None

@@ -1,8 +1,10 @@
 """Idempotency keys of requests that create something other than a message."""
 
+from collections.abc import Awaitable, Callable
+from typing import Any
 from uuid import UUID
 
-from sqlalchemy import func, update
+from sqlalchemy import func
 from sqlalchemy.dialects.postgresql import insert
 from sqlalchemy.ext.asyncio import AsyncSession
 
@@ -36,7 +38,19 @@ async def claim_key(
     return earlier.conversation_id, True
 
 
-async def set_result(session: AsyncSession, caller_id: str, key: IdempotencyKey, result: UUID) -> None:
-    """Replace the id of a key that this transaction has claimed, for a result whose id is known only afterwards."""
-    claimed = (CreateKey.caller_id == caller_id) & (CreateKey.key == key.key)
-    await session.execute(update(CreateKey).where(claimed).values(conversation_id=result))
+async def act_once(
+    session: AsyncSession, caller_id: str, key: IdempotencyKey | None, act: Callable[[], Awaitable[dict[str, Any]]]
+) -> tuple[dict[str, Any], bool]:
+    """Return what `act` returns, or what it returned for an earlier request with the key, and whether it is that.
+
+    The result must fit into JSON. Waits for concurrent requests with the same key. Raises `IdempotencyKeyReused`.
+    """
+    if key is None:
+        return await act(), False
+    _, replayed = await claim_key(session, caller_id, key)
+    claimed = await session.get_one(CreateKey, (caller_id, key.key))
+    if replayed:
+        return claimed.result or {}, True
+    claimed.result = await act()
+    await session.flush()
+    return claimed.result, False

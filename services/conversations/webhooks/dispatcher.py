@@ -226,7 +226,10 @@ _DUE: Final = f"""
     with webhook as (
         select id, url, failures >= $4 as is_probe,
             array_remove(array[secret, case when old_secret_until > clock_timestamp() then old_secret end], null)
-                as secrets
+                || array(
+                    select older ->> 'secret' from jsonb_array_elements(older_secrets) as older
+                    where (older ->> 'until')::timestamptz > clock_timestamp()
+                ) as secrets
         from webhooks
         where {IS_ENABLED} and (paused_until is null or paused_until <= now()) and id <> all($2::uuid[])
     )

@@ -2,6 +2,8 @@
 
 from collections.abc import Sequence
 from dataclasses import dataclass
+from datetime import datetime, timedelta
+from hashlib import sha256
 from typing import Any, Final
 from uuid import UUID
 
@@ -10,6 +12,8 @@ from sqlalchemy.ext.asyncio import AsyncSession
 
 from services.conversations.audit.recording import Act, record
 from services.conversations.errors import TooManyWebhooks
+from services.conversations.messaging.create_keys import act_once
+from services.conversations.messaging.idempotency import IdempotencyKey
 from services.conversations.models import FeedHead, Webhook
 from services.conversations.rules import ActorRole, AuditAction, WebhookOff
 from services.conversations.webhooks.outbox import lock_lines
@@ -18,6 +22,7 @@ from shared.principal import Principal
 from shared.problems import NotFound
 
 MAX_WEBHOOKS: Final = 20
+MAX_OLD_SECRETS: Final = 5  # that sign besides the present one: each makes requests longer
 
 
 @dataclass(frozen=True, slots=True)
@@ -108,13 +113,23 @@ async def change_webhook(session: AsyncSession, caller: Principal, webhook_id: U
 
 
 async def replace_secret(session: AsyncSession, caller: Principal, webhook_id: UUID, keep_hours: float) -> Webhook:
-    """Give a webhook a new secret. The one that it had also signs for `keep_hours`; an older one ends now."""
+    """Give a webhook a new secret. Those that sign now also sign for `keep_hours`, unless they end before.
+
+    So a request that is repeated because its response was lost does not end the secret that the endpoint knows.
+    """
     webhook = await get_webhook(session, webhook_id, lock=True)
     if keep_hours:
-        webhook.old_secret = webhook.secret
-        webhook.old_secret_until = func.clock_timestamp() + func.make_interval(0, 0, 0, 0, 0, 0, keep_hours * 3600)
+        now: datetime = (await session.execute(select(func.clock_timestamp()))).scalar_one()
+        until = now + timedelta(hours=keep_hours)
+        older = [(each["secret"], datetime.fromisoformat(each["until"])) for each in webhook.older_secrets]
+        if webhook.old_secret and webhook.old_secret_until:
+            older.insert(0, (webhook.old_secret, webhook.old_secret_until))
+        webhook.older_secrets = [
+            {"secret": secret, "until": min(end, until).isoformat()} for secret, end in older if end > now
+        ][: MAX_OLD_SECRETS - 1]
+        webhook.old_secret, webhook.old_secret_until = webhook.secret, until
     else:
-        webhook.old_secret = webhook.old_secret_until = None
+        webhook.old_secret, webhook.old_secret_until, webhook.older_secrets = None, None, []
     webhook.secret = make_secret()
     await session.flush()
     await session.refresh(webhook)
@@ -122,11 +137,28 @@ async def replace_secret(session: AsyncSession, caller: Principal, webhook_id: U
     return webhook
 
 
+async def replace_secret_once(
+    session: AsyncSession, caller: Principal, webhook_id: UUID, keep_hours: float, key: IdempotencyKey | None
+) -> tuple[Webhook, bool, bool]:
+    """Replace a webhook's secret, once for a key. Return the webhook, and whether to show its secret: it is this key's.
+
+    The third value is whether an earlier request with the key has replaced it. Raises `IdempotencyKeyReused`.
+    """
+
+    async def replace() -> dict[str, Any]:
+        return {"secret_sha256": _hash(await replace_secret(session, caller, webhook_id, keep_hours))}
+
+    made, replayed = await act_once(session, caller.id, key, replace)
+    webhook = await get_webhook(session, webhook_id)
+    return webhook, _hash(webhook) == made["secret_sha256"], replayed
+
+
 async def delete_webhook(session: AsyncSession, caller: Principal, webhook_id: UUID) -> None:
     """Delete a webhook, and the secrets with it. The jobs delete its deliveries, and at last its row."""
     webhook = await get_webhook(session, webhook_id, lock=True)
     webhook.deleted_at = func.clock_timestamp()
-    webhook.secret, webhook.old_secret, webhook.description, webhook.types = "", None, None, []
+    webhook.secret, webhook.old_secret, webhook.older_secrets = "", None, []
+    webhook.description, webhook.types = None, []
     await session.flush()
     await _record(session, AuditAction.WEBHOOK_DELETED, caller, webhook_id)
 
@@ -135,6 +167,10 @@ async def _enable(session: AsyncSession, webhook: Webhook) -> None:
     webhook.disabled_at = webhook.disabled_reason = None
     webhook.failures, webhook.failing_since, webhook.paused_until = 0, None, None
     webhook.after_position, webhook.since = await _head(session), func.clock_timestamp()
+
+
+def _hash(webhook: Webhook) -> str:
+    return sha256(webhook.secret.encode()).hexdigest()
 
 
 async def _head(session: AsyncSession) -> int:

@@ -1,5 +1,6 @@
 """The routes of webhooks."""
 
+import asyncio
 import base64
 from typing import Any
 
@@ -61,6 +62,22 @@ async def test_a_repeated_request_for_a_new_secret_returns_it_again_until_it_is_
     newer = (await shop.call("POST", f"{path}/secret", key="twice")).json()
     assert newer["secret"] not in {first.json()["secret"], None}
     assert (await shop.call("POST", f"{path}/secret", key="once")).json() == newer | {"secret": None}
+
+
+async def test_concurrent_requests_with_a_key_act_once(shop: Caller) -> None:
+    path = f"/webhooks/{(await create(shop))['id']}"
+    test = (await shop.call("POST", f"{path}/test")).json()
+    period = {"from": "2026-01-01T00:00:00Z"}
+    for call, body in (
+        ("/secret", None),
+        ("/test", None),
+        ("/replay", period),
+        (f"/deliveries/{test['id']}/replay", None),
+    ):
+        answers = await asyncio.gather(*(shop.call("POST", path + call, body, key="once") for _ in range(4)))
+        assert sorted("Idempotency-Replayed" in answer.headers for answer in answers) == [False, True, True, True]
+        assert len({answer.text for answer in answers}) == 1, answers[0].text
+    assert len((await shop.get(f"{path}/deliveries"))["items"]) == 2
 
 
 @pytest.mark.parametrize(

@@ -1,6 +1,7 @@
 """Webhooks on their way: what is sent, in which order, and what follows from what an endpoint answers."""
 
 from collections import defaultdict
+from datetime import datetime
 from typing import Any
 from uuid import uuid4
 
@@ -69,6 +70,37 @@ async def test_a_conversation_is_told_from_its_creation_to_its_deletion(
         assert request.headers["webhook-signature"] == expected
         assert request.headers["content-type"] == "application/json"
     assert len({request.id for request in told}) == len(told)
+
+
+async def test_a_secret_in_use_signs_after_a_retry_without_a_key(hooks: Hooks) -> None:
+    """The response to the first request may have been lost, so that the endpoint still knows the secret before."""
+    webhook = await hooks.create()
+    path = f"/webhooks/{webhook['id']}"
+
+    async def renew(hours: float = 24) -> dict[str, Any]:
+        fresh: dict[str, Any] = (await hooks.shop.call("POST", f"{path}/secret", {"keep_previous_hours": hours})).json()
+        return fresh
+
+    async def signs(*expected: dict[str, Any]) -> None:
+        await hooks.shop.call("POST", f"{path}/test")
+        await hooks.settle()
+        request = hooks.receiver.accepted[-1]
+        keys = [each["secret"] for each in expected]
+        timestamp = int(request.headers["webhook-timestamp"])
+        assert request.headers["webhook-signature"] == sign(keys, request.id, timestamp, request.body)
+
+    first, retry = await renew(), await renew()
+    await signs(retry, first, webhook)
+    short = await renew(1)
+    assert short["previous_secret_until"] < retry["previous_secret_until"]
+    [(ends,)] = await hooks.rows("select jsonb_path_query_array(older_secrets, '$[*].until') from webhooks")
+    until = datetime.fromisoformat(short["previous_secret_until"])
+    assert [datetime.fromisoformat(end) for end in ends] == [until, until]
+    await hooks.execute("update webhooks set old_secret_until = now()")
+    await signs(short, first, webhook)
+    newer = [await renew() for _ in range(7)]
+    await signs(*newer[:0:-1])
+    await signs(await renew(0))
 
 
 async def test_only_what_was_asked_for_and_happened_since_is_told_and_without_webhooks_nothing_is_written(

@@ -1,7 +1,7 @@
 """The pages of webhooks, for admins with the permission. What endpoints answered is the store's, and not shown."""
 
 from datetime import UTC, datetime, timedelta
-from typing import Literal
+from typing import Any, Literal
 from uuid import UUID
 
 from fastapi import APIRouter, Request
@@ -12,11 +12,12 @@ from services.conversations.api.dependencies import create_key
 from services.conversations.api.webhook_schemas import CreateWebhook, Description, Url
 from services.conversations.api.webhooks import check_target
 from services.conversations.errors import IdempotencyKeyReused, TooManyWebhooks
-from services.conversations.messaging.create_keys import claim_key
+from services.conversations.messaging.create_keys import act_once, claim_key
+from services.conversations.messaging.idempotency import IdempotencyKey
 from services.conversations.models import Webhook
 from services.conversations.rules import DeliveryState, WebhookType
 from services.conversations.web.auth import AdminContext, AdminSubmission, PageContext
-from services.conversations.web.forms import Form, new_form, read_form
+from services.conversations.web.forms import Form, known_key, new_form, read_form
 from services.conversations.web.rendering import WEBHOOKS_ROOT, PageRoute, add_slash, pages_of, redirect
 from services.conversations.webhooks import deliveries, registry
 from services.conversations.webhooks.housekeeping import KEPT_DAYS
@@ -139,10 +140,16 @@ async def disable_webhook(webhook_id: UUID, page_context: AdminSubmission, sessi
 
 
 @router.post("/{webhook_id}/test/")
-async def test_webhook(webhook_id: UUID, page_context: AdminSubmission, session: DbSession) -> Response:
-    """Send a test."""
-    _principal(page_context)
-    await deliveries.send_test(session, webhook_id)
+async def test_webhook(
+    webhook_id: UUID, request: Request, page_context: AdminSubmission, session: DbSession
+) -> Response:
+    """Send a test. A second submit of the form sends nothing."""
+    principal = _principal(page_context)
+
+    async def send() -> dict[str, Any]:
+        return {"delivery_id": (await deliveries.send_test(session, webhook_id)).id}
+
+    await act_once(session, principal.id, await _key(request, f"webhook-test:{webhook_id}"), send)
     return redirect(f"{WEBHOOKS_ROOT}{webhook_id}/?done=tested#notice")
 
 
@@ -150,21 +157,31 @@ async def test_webhook(webhook_id: UUID, page_context: AdminSubmission, session:
 async def replace_secret(
     webhook_id: UUID, request: Request, page_context: AdminSubmission, session: DbSession
 ) -> Response:
-    """Make a new secret, and show it this one time."""
-    webhook = await registry.replace_secret(session, _principal(page_context), webhook_id, KEEP_HOURS)
+    """Make a new secret, and show it. A second submit of the form shows the same one, until it is replaced."""
+    key = await _key(request, f"webhook-secret:{webhook_id}")
+    webhook, shown, _ = await registry.replace_secret_once(
+        session, _principal(page_context), webhook_id, KEEP_HOURS, key
+    )
+    if not shown:
+        return redirect(f"{WEBHOOKS_ROOT}{webhook_id}/")
     return await _show(request, page_context, session, webhook, new_form(), secret=webhook.secret)
 
 
 @router.post("/{webhook_id}/replay/")
 async def replay(webhook_id: UUID, request: Request, page_context: AdminSubmission, session: DbSession) -> Response:
-    """Send one delivery again, or all that failed."""
-    _principal(page_context)
+    """Send one delivery again, or all that failed. A second submit of the form sends nothing."""
+    principal = _principal(page_context)
     given = (await request.form()).get("delivery_id")
-    if isinstance(given, str) and given.isascii() and given.isdecimal() and 0 < int(given) <= deliveries.MAX_ID:
-        await deliveries.replay_delivery(session, webhook_id, int(given))
-    else:
+    delivery_id = int(given) if isinstance(given, str) and given.isascii() and given.isdecimal() else 0
+
+    async def send() -> dict[str, Any]:
+        if 0 < delivery_id <= deliveries.MAX_ID:
+            return {"delivery_id": (await deliveries.replay_delivery(session, webhook_id, delivery_id)).id}
         now = datetime.now(UTC)
-        await deliveries.replay_range(session, webhook_id, now - timedelta(days=KEPT_DAYS), now, failed_only=True)
+        start = now - timedelta(days=KEPT_DAYS)
+        return {"replayed": (await deliveries.replay_range(session, webhook_id, start, now, failed_only=True))[0]}
+
+    await act_once(session, principal.id, await _key(request, f"webhook-replay:{webhook_id}:{delivery_id}"), send)
     return redirect(f"{WEBHOOKS_ROOT}{webhook_id}/?done=replayed#notice")
 
 
@@ -178,6 +195,11 @@ async def delete_webhook(webhook_id: UUID, page_context: AdminSubmission, sessio
 def _principal(page_context: PageContext) -> Principal:
     check_permission(page_context.principal, Permission.WEBHOOKS)
     return page_context.principal
+
+
+async def _key(request: Request, operation: str) -> IdempotencyKey | None:
+    key = (await request.form()).get("idempotency_key")
+    return IdempotencyKey.of(known_key(key if isinstance(key, str) else None), f"{operation}:page", {})
 
 
 async def _read(request: Request, page_context: PageContext) -> tuple[Form[WebhookForm], list[WebhookType]]:
