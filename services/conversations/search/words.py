@@ -5,8 +5,9 @@ character is a word. Pairs of neighbours find phrases.
 """
 
 import re
-from collections.abc import Iterator
+from collections.abc import Iterable, Iterator
 from functools import lru_cache
+from itertools import chain, groupby, pairwise
 from typing import Final, NamedTuple
 from unicodedata import category, decimal, normalize
 from zlib import crc32
@@ -15,7 +16,16 @@ PAIRS: Final = 0xFFFFF  # a million: a pair shares its form with few others, and
 MAX_WORD: Final = 64  # characters of a word that count
 
 _BEYOND_ASCII: Final = range(0x80, 0x1FFFF)
-_MARKS: Final = "".join(character for character in map(chr, _BEYOND_ASCII) if category(character)[0] == "M")
+
+
+def _ranges(codes: Iterable[int]) -> str:
+    """Return the characters as ranges of a regular expression, which looks at single ones above U+FFFF one by one."""
+    numbered = groupby(enumerate(codes), key=lambda each: each[1] - each[0])
+    neighbours = ([code for _, code in group] for _, group in numbered)
+    return "".join(f"{chr(each[0])}-{chr(each[-1])}" for each in neighbours)
+
+
+_MARKS: Final = _ranges(code for code in _BEYOND_ASCII if category(chr(code))[0] == "M")
 _UNSEEN: Final = "\u00ad\u200b-\u200f\u2060\ufeff"  # characters without a width: soft hyphens, joiners
 _IN_WORD: Final = rf"[\w{_MARKS}{_UNSEEN}]+"  # `\w` alone would end a word at an accent of decomposed text
 _CONNECTORS: Final = "-\u2010-\u2014\u2212'\u2018\u2019\u02bc.,/@+&:\u00b7"
@@ -63,6 +73,14 @@ class Run(NamedTuple):
     joined: tuple[str, ...]
 
 
+class _Terms(NamedTuple):
+    """The terms of a run: those that have a pair with the run before, or after, and `every` one of them."""
+
+    first: tuple[str, ...]
+    last: tuple[str, ...]
+    every: frozenset[str]
+
+
 def split(text: str) -> Iterator[Run]:
     """Split a text into runs of words, in order. Places count code points."""
     for run in _RUN.finditer(text):
@@ -77,21 +95,28 @@ def terms(text: str) -> set[str]:
     """Return everything by which a text can be found: its words in all forms, and the pairs of neighbours."""
     found: set[str] = set()
     previous: tuple[str, ...] = ()
-    for words, joined in split(text):
-        before = previous
-        for word in words:
-            forms = word.forms + word.more
-            found.update(forms)
-            found.update(pair(first, second) for first in previous for second in forms)
-            previous = forms
-        if joined:
-            found.update(joined)
-            found.update(pair(first, form) for first in before for form in joined)
-            previous += joined
+    for run in _RUN.findall(text):
+        first, last, every = _terms_of_usual_run(run) if len(run) <= MAX_WORD else _terms_of_run(run)
+        found |= every
+        found.update(pair(one, other) for one in previous for other in first)
+        previous = last or previous
     return found
 
 
-@lru_cache(maxsize=50_000)
+def _terms_of_run(text: str) -> _Terms:
+    words = tuple(_words(text, 0))
+    if not words:
+        return _Terms((), (), frozenset())
+    joined = _joined(text, words) if len(words) > 1 else ()
+    parts = [word.forms + word.more for word in words]
+    pairs = [pair(one, other) for before, after in pairwise(parts) for one in before for other in after]
+    return _Terms(parts[0] + joined, parts[-1] + joined, frozenset(chain(*parts, joined, pairs)))
+
+
+# Most words of a text are in other texts, too. Longer runs, up to a whole message, would fill the memory.
+_terms_of_usual_run = lru_cache(maxsize=50_000)(_terms_of_run)
+
+
 def pair(first: str, second: str) -> str:
     """Return the term for two neighbours. No word begins with its first character."""
     return f"~{crc32(f'{first} {second}'.encode()) & PAIRS:x}"
@@ -117,7 +142,6 @@ def _word(text: str, start: int) -> Iterator[Word]:
         yield Word(forms, more, start, start + len(text))
 
 
-@lru_cache(maxsize=50_000)
 def _forms(text: str) -> tuple[tuple[str, ...], tuple[str, ...]]:
     if text.isascii():
         forms: tuple[str, ...] = (text.lower()[:MAX_WORD],)
