@@ -17,6 +17,7 @@ MAX_DEPTH: Final = 150  # of elements; each needs two frames of Python's stack
 # Private characters around what mail programs mark. Those that an email contains itself are removed.
 _OPEN, _CLOSE, _BOX_OPEN, _BOX_CLOSE, _INTRO = map(chr, range(0xF0000, 0xF0005))
 _MARKS = re.compile(f"[{_OPEN}{_CLOSE}{_BOX_OPEN}{_BOX_CLOSE}{_INTRO}]")
+_AND = chr(0xF0005)  # stands for an ampersand
 _LEAD = re.compile(f"[\\s{_OPEN}{_CLOSE}{_BOX_OPEN}{_BOX_CLOSE}{_INTRO}]+")
 # Classes, ids and names of the elements that hold a quote with its introduction.
 _BOXES = re.compile(
@@ -41,15 +42,16 @@ def html_lines(source: str) -> list[Line]:
     _prepare(tree)
     if _depth(tree) > MAX_DEPTH:
         _flatten(tree)
+    _hide_ampersands(tree)
     try:
         text = Inscriptis(tree, _CONFIG).get_text()
     except Exception:  # noqa: BLE001 - a strange tree may do anything to it: then without its layout
         text = "\n".join(str(piece) for piece in tree.itertext())
-    return list(_lines(text))
+    return list(_lines(text.replace(_AND, "&")))
 
 
 def _parse(source: str) -> html.HtmlElement | None:
-    text = _MARKS.sub("", source).strip()
+    text = _MARKS.sub("", source).replace(_AND, "").strip()
     # A declaration of an encoding is about bytes, which were decoded before.
     text = re.sub(r"^<\?xml[^>]{0,200}>", "", text)
     parser = html.HTMLParser(huge_tree=True, remove_pis=True, encoding="utf-8")
@@ -126,6 +128,15 @@ def _flatten(tree: html.HtmlElement) -> None:
     tree.text = None
     for piece in pieces:
         etree.SubElement(tree, "div").text = piece
+
+
+def _hide_ampersands(tree: html.HtmlElement) -> None:
+    """Keep Inscriptis from reading entities once more: it shows `&currency=` in a URL as `\u00a4cy=`."""
+    for element in tree.iter():
+        if element.text and isinstance(element.tag, str):
+            element.text = element.text.replace("&", _AND)
+        if element.tail:
+            element.tail = element.tail.replace("&", _AND)
 
 
 def _lines(text: str) -> Iterator[Line]:

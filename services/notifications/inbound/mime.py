@@ -7,6 +7,7 @@ The parser runs with its old policy, which leaves headers as they are: `policy.d
 took most of the time. Headers that need it are decoded by `policy.default`.
 """
 
+import re
 from collections.abc import Callable, Iterator, Mapping
 from dataclasses import dataclass, field, replace
 from email import message_from_bytes, policy
@@ -24,6 +25,7 @@ MAX_TEXT: Final = 2_000_000  # characters of all texts that are read
 MAX_HEADER: Final = 4_000  # characters of a header that are read: the email package takes the square of its length
 MAX_BOUNDARIES: Final = 10_000  # lines that may begin a part, and
 MAX_LINES: Final = 1_000_000  # lines of any kind, of an email that is parsed: the parser makes an object of each
+_NO_WORDS: Final = re.compile(rb"<[^<>]*>|&nbsp;")  # of HTML: it may be empty beside a plain text with words
 _SIGNATURES: Final = {"application/pgp-signature", "application/pkcs7-signature", "application/x-pkcs7-signature"}
 
 
@@ -155,8 +157,11 @@ def _alternative(children: list[Message], lifted: Mapping[str, Lifted]) -> Messa
 
 
 def _says(leaf: Message, lifted: Mapping[str, Lifted]) -> bool:
-    is_text = _content_type(leaf) in {"text/plain", "text/html"} and not _is_file(leaf)
-    return is_text and bool(_content(leaf, lifted).strip())
+    kind = _content_type(leaf)
+    if kind not in {"text/plain", "text/html"} or _is_file(leaf):
+        return False
+    content = _content(leaf, lifted)
+    return bool((_NO_WORDS.sub(b"", content) if kind == "text/html" else content).strip())
 
 
 def _leaves(part: Message) -> Iterator[Message]:

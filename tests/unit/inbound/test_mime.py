@@ -62,8 +62,9 @@ def test_an_attached_email_is_one_file() -> None:
     assert [(file.name, file.content_type) for file in email.files] == [("Inner.eml", "message/rfc822")]
 
 
-def test_an_empty_html_part_does_not_hide_the_text() -> None:
-    email = parse_email(multi("alternative", text("said"), text("  ", "html")))
+@pytest.mark.parametrize("html", ["  ", "<html><body><p>&nbsp;</p><br>\n</body></html>"])
+def test_an_empty_html_part_does_not_hide_the_text(html: str) -> None:
+    email = parse_email(multi("alternative", text("said"), text(html, "html")))
     assert [part.text for part in email.texts] == ["said"]
 
 

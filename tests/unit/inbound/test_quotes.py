@@ -122,6 +122,13 @@ def test_accents_of_entities_and_urls_of_links_survive() -> None:
     assert [line.text for line in lines if line.text] == ["Größe M, siehe hier <https://x.example/a?b=1>", "* eins"]
 
 
+def test_what_looks_like_an_entity_is_the_senders() -> None:
+    cell = "<a href='https://x.example/?a=1&amp;copy=2'>here</a> type &amp;lt;br&gt; a?b=1&amp;currency=EUR"
+    for html in (f"<p>{cell}", f"<table><tr><td><table><tr><td>{cell}</table></table>"):
+        [text] = [line.text for line in html_lines(html) if line.text]
+        assert text == "here <https://x.example/?a=1&copy=2> type &lt;br> a?b=1&currency=EUR"
+
+
 @pytest.mark.parametrize("tag", ["div", "blockquote", "table><tr><td", "ul><li", "span"])
 def test_text_a_thousand_elements_deep_is_not_lost(tag: str) -> None:
     assert "".join(line.text for line in html_lines(f"<{tag}>" * 1000 + "deep")).strip("* ") == "deep"
