@@ -14,7 +14,8 @@ ORDER_WORDS: Final = frozenset({"order", "orders", "bestellung", "bestellnummer"
 NUMBER_WORDS: Final = frozenset({"number", "no", "nr", "nummer"})
 MIN_PREFIX: Final = 2  # characters of the last word from which it may be the beginning of a longer one
 
-_QUOTES: Final = str.maketrans(dict.fromkeys("\u201c\u201d\u201e\u201f\u00ab\u00bb\uff02", '"'))
+# Quotation marks are one character; NUL separates words, because PostgreSQL's texts cannot contain it.
+_PLAIN: Final = str.maketrans(dict.fromkeys("\u201c\u201d\u201e\u201f\u00ab\u00bb\uff02", '"') | {"\x00": " "})
 _TERM: Final = re.compile(r'(?P<without>[-\u2212](?=["\w]))?(?:"(?P<phrase>[^"]*)"?|(?P<word>\S+))')
 
 
@@ -105,7 +106,7 @@ def parse(text: str) -> SearchQuery:
     """Read a search. Raise `Invalid` if it is too long; punctuation alone gives a query without terms."""
     if len(text) > MAX_LENGTH:
         raise Invalid(f"A search can have at most {MAX_LENGTH} characters.", ("query", "q"), "search_too_long")
-    plain = text.translate(_QUOTES).strip()
+    plain = text.translate(_PLAIN).strip()
     terms, count, last = [], 0, None
     for match in _TERM.finditer(plain):
         typed = match["phrase"] if match["word"] is None else match["word"]

@@ -286,7 +286,9 @@ async def test_a_word_that_the_newest_conversations_lack_is_found_by_the_index(
     assert await found(sam, "torn", unread="false") == []
 
 
-@pytest.mark.parametrize("q", ["a", "5", "茶", "hello a", "-a", "hello -a", '"a"', "ﬀ", "-", '"', '""', "x" * 200])
+@pytest.mark.parametrize(
+    "q", ["a", "5", "茶", "hello a", "-a", "hello -a", '"a"', "ﬀ", "-", '"', '""', "hello\x00a", "x" * 200]
+)
 async def test_short_and_odd_searches_are_answered(anna: Caller, sam: Caller, q: str) -> None:
     await anna.open(body="Hello a 茶")
     for caller in (anna, sam):
