@@ -160,8 +160,11 @@ def invalid_fields(faults: Sequence[Mapping[str, Any]]) -> Invalid:
     Only the first MAX_FAULTS are listed, so that a response is never much larger than its request.
     """
     # The invalid input is left out: it may be private text.
-    errors = [{"loc": list(fault["loc"]), "msg": message_of(fault)} for fault in faults[:MAX_FAULTS]]
-    if more := len(faults) - len(errors):
+    listed = {
+        (tuple(fault["loc"]), message_of(fault)): None for fault in faults[:MAX_FAULTS]
+    }  # once, if two readers fail
+    errors: list[dict[str, Any]] = [{"loc": list(loc), "msg": message} for loc, message in listed]
+    if more := len(faults[MAX_FAULTS:]):
         errors.append({"loc": ["body"], "msg": f"Errors not listed: {more}."})
     detail = "; ".join(f"{'.'.join(map(str, error['loc'][1:])) or error['loc'][0]}: {error['msg']}" for error in errors)
     problem = Invalid(detail, ())

@@ -103,6 +103,13 @@ def _known_variables(body: str) -> str:
     return body
 
 
+def _usual_spelling(tag: str) -> str:
+    """Return `de-AT` for `de_at` (BCP 47)."""
+    language, *others = tag.replace("_", "-").split("-")
+    spelled = {2: str.upper, 4: str.title}  # regions and scripts
+    return "-".join((language.lower(), *(spelled.get(len(part), str.lower)(part) for part in others)))
+
+
 class WriteCannedReply(Request):
     """A canned reply. Its body may contain variables in double braces, such as `{{customer.first_name}}`."""
 
@@ -113,7 +120,8 @@ class WriteCannedReply(Request):
     shortcut: Annotated[OneLine, StringConstraints(min_length=1, max_length=50, pattern=r"^\S+$")]
     title: Annotated[OneLine, Visible, StringConstraints(min_length=1, max_length=200)]
     body: Annotated[Body, AfterValidator(_known_variables)]
-    locale: LocaleTag | None = None
+    # In one spelling: a shortcut is unique in its language.
+    locale: Annotated[LocaleTag, AfterValidator(_usual_spelling)] | None = None
 
     @property
     def fields(self) -> CannedReplyFields:
@@ -283,12 +291,12 @@ def entry_of(row: EntryRow) -> TimelineEntry:  # noqa: PLR0911 - a return per ki
     base = (row.id, row.at, actor)
     match kind:
         case EntryKind.NOTE:
-            mentions = [AdminOut.of(admin_id, row.names.get(admin_id)) for admin_id in data.get("mentions", ())]
+            mentions = [_admin(row, admin_id) for admin_id in data.get("mentions", ())]
             return NoteOut("note", *base, data.get("body", ""), mentions, "deleted" in data)
         case EntryKind.STATUS:
             return StatusOut("status", *base, Status(data["from"]), Status(data["to"]))
         case EntryKind.ASSIGNMENT:
-            before, after = (_admin(row, data[end]) for end in ("from", "to"))
+            before, after = (None if data[end] is None else _admin(row, data[end]) for end in ("from", "to"))
             return AssignmentOut("assignment", *base, before, after)
         case EntryKind.LABELS:
             return LabelsChangedOut("labels", *base, data["added"], data["removed"])
@@ -307,8 +315,9 @@ def _by_itself(row: EntryRow) -> StatusOut | EmailOut | PostedEmailOut:
     return StatusOut("status", row.id, row.at, None, Status(row.data["from"]), Status(row.data["to"]))
 
 
-def _admin(row: EntryRow, admin_id: str | None) -> AdminOut | None:
-    return None if admin_id is None else AdminOut.of(admin_id, row.names.get(admin_id))
+def _admin(row: EntryRow, admin_id: str) -> AdminOut:
+    name, is_deleted = row.people.get(admin_id) or (None, False)
+    return AdminOut.of(admin_id, name, deleted=is_deleted)
 
 
 class CannedReplyOut(ResponseBody):

@@ -3,6 +3,7 @@
 import re
 from contextlib import suppress
 from email.message import Message
+from email.utils import collapse_rfc2231_value
 from unicodedata import category, normalize
 from urllib.parse import quote
 
@@ -48,8 +49,10 @@ def name_in_header(header: str | None) -> str | None:
         header = header.encode("latin-1").decode()
     message = Message()
     message["Content-Disposition"] = header.replace("\r", " ").replace("\n", " ")
+    names = [value for key, value in message.get_params((), "content-disposition") if key.lower() == "filename"]
+    extended = [value for value in names if isinstance(value, tuple)]  # goes first (RFC 6266), not in `get_filename()`
     with suppress(UnicodeError):  # an encoding that is not one of texts
-        return message.get_filename()
+        return next((collapse_rfc2231_value(value).strip() for value in extended or names), None)
     return None
 
 

@@ -21,7 +21,7 @@ from shared.readers import Reader
 
 
 class EntryRow(NamedTuple):
-    """An entry with its actor, and the names of the people in its data."""
+    """An entry with its actor; `people` has the name of each person in its data, and whether they were deleted."""
 
     id: UUID
     at: datetime
@@ -31,7 +31,7 @@ class EntryRow(NamedTuple):
     actor_name: str | None
     actor_deleted: bool | None
     data: dict[str, Any]
-    names: dict[str, str | None]
+    people: dict[str, tuple[str | None, bool] | None]
 
 
 SHOWN = 200  # entries on a page that shows them between messages
@@ -105,9 +105,11 @@ def _item(row: Sequence[Any]) -> MessageRow | EntryRow:
 
 
 # Mentioned and assigned admins by id; there are few. Subqueries, because a join might read through all users.
-_NAMES = """
+_PEOPLE = """
     (
-        select coalesce(jsonb_object_agg(named.id, (select name from users where id = named.id)), '{}')
+        select coalesce(jsonb_object_agg(named.id, (
+            select jsonb_build_array(name, deleted_at is not null) from users where id = named.id
+        )), '{}')
         from (
             select jsonb_array_elements_text(e.data -> 'mentions') as id
             union select unnest(array[e.data ->> 'from', e.data ->> 'to']) where e.kind = 'assignment'
@@ -118,7 +120,7 @@ _NAMES = """
 
 _ENTRY_COLUMNS = f"""
     e.id, e.at, e.after_number, e.kind, e.actor_id, (select name from users where id = e.actor_id),
-    (select deleted_at is not null from users where id = e.actor_id), e.data, {_NAMES}
+    (select deleted_at is not null from users where id = e.actor_id), e.data, {_PEOPLE}
 """  # noqa: S608 - built from constants
 _ENTRIES = f"""
     select e.*, known_until, stops

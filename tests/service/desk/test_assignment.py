@@ -51,6 +51,7 @@ async def test_only_present_admins_can_be_assigned(anna: Caller, sam: Caller, ki
         answer = await sam.call("PUT", path, {"admin_id": admin_id})
         assert problem(answer) == (422, "validation-failed")
         assert [error["loc"] for error in answer.json()["errors"]] == [["body", "admin_id"]]
+    assert (await sam.call("PUT", path, {"admin_id": "kim"})).status_code == 200
     assert (await shop.call("DELETE", "/users/kim")).status_code == 204
     assert problem(await sam.call("PUT", path, {"admin_id": "kim"}))[0] == 422
     assert problem(await sam.call("PUT", path, {}))[0] == 422
@@ -58,6 +59,9 @@ async def test_only_present_admins_can_be_assigned(anna: Caller, sam: Caller, ki
     assert problem(unknown) == (404, "not-found")
     assert (await sam.get("/admins"))["items"] == [SAM]
     assert (await sam.peek(conversation))["assignee"] is None
+    timeline = await sam.get(f"/conversations/{conversation}/timeline")
+    assigned = [entry["assignee"] for entry in timeline["items"] if entry["kind"] == "assignment"]
+    assert assigned == [{"id": "kim", "name": "Deleted admin"}]
 
 
 async def test_who_replies_first_becomes_the_assignee(anna: Caller, sam: Caller, kim: Caller) -> None:

@@ -57,6 +57,13 @@ async def test_invalid_canned_replies_are_rejected(sam: Caller, change: dict[str
     assert problem(await sam.call("POST", "/canned-replies", LATE | change)) == (422, "validation-failed")
 
 
+async def test_a_shortcut_is_unique_in_its_language_however_that_is_spelled(sam: Caller) -> None:
+    created = await sam.call("POST", "/canned-replies", LATE | {"locale": "zh_hant_tw"})
+    assert (created.status_code, created.json()["locale"]) == (201, "zh-Hant-TW")
+    again = await sam.call("POST", "/canned-replies", LATE | {"locale": "ZH-Hant-TW"})
+    assert problem(again) == (409, "shortcut-taken")
+
+
 async def test_variables_are_filled_in_and_those_without_a_value_are_named(
     anna: Caller, ben: Caller, sam: Caller, shop: Caller
 ) -> None:

@@ -95,6 +95,7 @@ def read(header: str) -> Any:
         ("attachment; filename=a.txt", "a.txt"),
         ('attachment; filename="a b.txt"', "a b.txt"),
         ("attachment; filename*=UTF-8''%D9%81.pdf", "\u0641.pdf"),
+        ("attachment; filename=\"f.pdf\"; filename*=UTF-8''%D9%81.pdf", "\u0641.pdf"),
         ('attachment; filename="für.txt"'.encode().decode("latin-1"), "für.txt"),
     ],
 )
