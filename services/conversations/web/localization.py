@@ -17,7 +17,6 @@ from shared.time_zones import zone_label
 from shared.translations import Language
 
 _NO_TERRITORY = {"ZZ", "001"}  # unknown, and the world
-_DAY = dt.timedelta(days=1)
 _HOUR = 60  # minutes
 _HOURS_OF_DAY = 24
 
@@ -97,9 +96,7 @@ class Reader:
 
     def age(self, moment: dt.datetime) -> str:
         """Format how long ago something was: 5 min, 3 hr, 2 days."""
-        elapsed = max(self.now - moment, dt.timedelta(minutes=1))
-        unit: Literal["day", "minute"] = "day" if elapsed >= _DAY else "minute"
-        return format_timedelta(elapsed, unit, threshold=1, format="short", locale=self.locale)
+        return _age(max(1, round((self.now - moment).total_seconds() / 60)), self.locale)
 
     def number(self, value: float) -> str:
         """Format a number with all of its decimals."""
@@ -132,6 +129,12 @@ def _day_of_year(date: dt.date, locale: Locale) -> str:
 @lru_cache(maxsize=10_000)
 def _time(hour: int, minute: int, locale: Locale) -> str:
     return format_time(dt.time(hour, minute), "short", locale=locale)
+
+
+@lru_cache(maxsize=10_000)
+def _age(minutes: int, locale: Locale) -> str:
+    unit: Literal["day", "minute"] = "day" if minutes >= _HOURS_OF_DAY * _HOUR else "minute"
+    return format_timedelta(dt.timedelta(minutes=minutes), unit, threshold=1, format="short", locale=locale)
 
 
 def _decimals(number: Decimal) -> int:

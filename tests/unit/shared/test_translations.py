@@ -2,6 +2,7 @@ from pathlib import Path
 
 import pytest
 from jinja2 import DictLoader
+from markupsafe import Markup
 
 from shared.translations import CatalogueError, Language, TranslatedEnvironment, find_language
 
@@ -128,6 +129,16 @@ def test_templates_translate_blocks_calls_and_macros_and_escape_values(folder: P
     assert german == "Senden: Grüß Gott, &lt;b&gt;%(x)s\nGrüß Gott, &lt;b&gt;%(x)s\n100 % davon"
     english = rendered(find_language(folder, []), template, name="Mila")
     assert english == "Send: Hello, Mila\nHello, Mila\n100% of it"
+
+
+@pytest.mark.parametrize(
+    ("value", "shown"),
+    [("<a \"b\" 'c'>&", "&lt;a &#34;b&#34; &#39;c&#39;&gt;&amp;"), (Markup("<b>"), "<b>"), (7, "7"), (None, "None")],
+)
+def test_templates_escape_all_values_but_markup(folder: Path, value: object, shown: str) -> None:
+    in_macro = "{% macro quote(text) %}<q>{{ text }}</q>{% endmacro %}{{ quote(value) }}"
+    page = rendered(find_language(folder, []), "{{ value }}" + in_macro, value=value)
+    assert page == f"{shown}<q>{shown}</q>"
 
 
 @pytest.mark.parametrize(
