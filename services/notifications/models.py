@@ -261,8 +261,7 @@ class Email(Base):
             postgresql_where=text("state = 'scheduled' and claimed_at is null"),
         ),
         Index("emails_due_idx", "next_attempt_at", postgresql_where=text("state = 'scheduled'")),
-        Index("emails_leased_idx", "lease_until", postgresql_where=text("state = 'sending'")),
-        Index("emails_in_hand_idx", "mailbox", postgresql_where=text("state = 'sending'")),
+        Index("emails_sending_idx", "mailbox", "lease_until", postgresql_where=text("state = 'sending'")),  # few
         Index("emails_held_back_idx", "id", postgresql_where=text("state = 'scheduled' and reason is not null")),
         Index("emails_deferred_idx", "id", postgresql_where=text(f"state = 'scheduled' and {DEFERRED}")),
         Index("emails_conversation_idx", "conversation_id"),

@@ -406,7 +406,7 @@ async def test_counting_reads_only_recent_attempts(
         values = {"mailboxes": ["c7@x.test", "c8@x.test"], "since": datetime.now(UTC) - timedelta(days=1), "most": 100}
         plan = (await session.scalars(explained, values)).all()
     assert any("email_tries_mailbox_idx" in line for line in plan), plan
-    assert any("emails_in_hand_idx" in line for line in plan), plan
+    assert any("emails_sending_idx" in line for line in plan), plan
     assert not any("Seq Scan" in line for line in plan), plan
 
 
