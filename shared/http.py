@@ -36,6 +36,7 @@ from shared.processes import operations_routes
 from shared.read_route import ReadFirst, ReadRoute
 from shared.readiness import database_fault, newest_version, wait_for_database
 from shared.settings import Role, TokenSettings
+from shared.write_route import WriteFirst, WriteRoute
 
 Endpoint = TypeVar("Endpoint", bound=Callable[..., Any])
 
@@ -234,9 +235,8 @@ def create_api(
     state.aliases = Aliases()
     state.sessions = create_sessions(engine)
     state.acquire = connection_provider(engine)
-    app.add_middleware(
-        RequestSizeMiddleware, streamed, file_forms=file_forms
-    )  # the middleware added last is the outermost
+    app.add_middleware(WriteFirst, app.router.routes)  # the middleware added last is the outermost
+    app.add_middleware(RequestSizeMiddleware, streamed, file_forms=file_forms)
     app.add_middleware(ReadFirst, app.router.routes)
     app.add_middleware(ActAsPerson, state, settle_mergers)
     app.add_middleware(RequestHead)
@@ -279,6 +279,10 @@ class _ApiReadRoute(ReadRoute, ApiRoute):
     """A `ReadRoute` of the API."""
 
 
+class _ApiWriteRoute(WriteRoute, ApiRoute):
+    """A `WriteRoute` of the API."""
+
+
 def _query_parameters(dependant: Dependant) -> set[str]:
     own = {field.alias for field in dependant.query_params}
     return own.union(*map(_query_parameters, dependant.dependencies))
@@ -300,6 +304,15 @@ class ApiRouter(APIRouter):
 
         def add(endpoint: Endpoint) -> Endpoint:
             self.add_api_route(path, endpoint, methods=["GET"], route_class_override=_ApiReadRoute, **options)
+            return endpoint
+
+        return add
+
+    def write(self, path: str, **options: Any) -> Callable[[Endpoint], Endpoint]:
+        """Add a POST route that has no transaction of its own, and so costs less (`WriteRoute`)."""
+
+        def add(endpoint: Endpoint) -> Endpoint:
+            self.add_api_route(path, endpoint, methods=["POST"], route_class_override=_ApiWriteRoute, **options)
             return endpoint
 
         return add

@@ -73,7 +73,7 @@ class ReadRoute(APIRoute):
 
     async def answer(self, values: Values, scope: Scope, receive: Receive, send: Send) -> None:
         """Answer a request with these values of its parameters."""
-        request, response = Request(scope, receive), _Response()
+        request, response = Request(scope, receive), LeanResponse()
         if self.dependant.request_param_name is not None:
             values[self.dependant.request_param_name] = request
         values[self._reader_name] = await self._authorize(request, response)
@@ -83,7 +83,7 @@ class ReadRoute(APIRoute):
         await send({"type": "http.response.body", "body": body})
 
 
-class _Response:
+class LeanResponse:
     """What a dependency needs of a response."""
 
     def __init__(self) -> None:
@@ -92,8 +92,8 @@ class _Response:
 
 def _parser(dependant: Dependant) -> Callable[[Values, bytes], Values | None]:
     """Return a function that converts the values in a request's path and query, or returns None if any is invalid."""
-    query = {field.alias: _Parameter(field) for field in dependant.query_params}
-    path = {field.alias: _Parameter(field) for field in dependant.path_params}
+    query = {field.alias: Parameter(field) for field in dependant.query_params}
+    path = {field.alias: Parameter(field) for field in dependant.path_params}
     defaults = {parameter.name: parameter.default for parameter in query.values()}
 
     def parse(path_values: Values, query_string: bytes) -> Values | None:
@@ -115,7 +115,7 @@ def _parser(dependant: Dependant) -> Callable[[Values, bytes], Values | None]:
     return parse
 
 
-class _Parameter:
+class Parameter:
     """A parameter of a route."""
 
     def __init__(self, field: ModelField) -> None:

@@ -232,7 +232,7 @@ async def admin_list_messages(
     return Page(items=[MessageOut.of(row, viewer) for row in rows], next_cursor=next_cursor)
 
 
-@router.post(
+@router.write(
     "/conversations/{conversation_id}/messages",
     summary="Reply to a customer",
     status_code=201,

@@ -139,7 +139,7 @@ async def list_messages(
     return Page(items=[MessageOut.of(row, viewer) for row in rows], next_cursor=next_cursor)
 
 
-@router.post(
+@router.write(
     "/conversations/{conversation_id}/messages",
     summary="Post a message",
     status_code=201,
