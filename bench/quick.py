@@ -2,7 +2,7 @@
 
 Both run side by side and take turns; `bench/quick_measured.py` measures each. A ratio below 1 is cheaper than the merge
 base. The interval holds the median ratio with more than 95 % confidence (by order statistics). ONLY=message measures
-one of the workloads.
+one of the workloads. BRIEF=1, for CI, measures requests only, with fewer of them, for half a minute at most.
 """
 
 import json
@@ -12,35 +12,58 @@ import statistics
 import subprocess
 import sys
 import tempfile
+import time
 from collections.abc import Sequence
 from pathlib import Path
 from typing import Any, Self
 
-ROUNDS = int(os.environ.get("ROUNDS", "11"))
+BRIEF = bool(os.environ.get("BRIEF"))
+ROUNDS = int(os.environ.get("ROUNDS", "6" if BRIEF else "11"))
 ONLY = os.environ.get("ONLY")  # one of the workloads
+BRIEF_SECONDS = 30
 
 
 def main() -> None:
     """Build the merge base beside this checkout, measure both in turns, and print the ratios."""
     here = Path(__file__).resolve().parent.parent
-    base = _git(here, "merge-base", "HEAD", os.environ.get("BASE", "main"))
-    if base == _git(here, "rev-parse", "HEAD"):
-        base = _git(here, "rev-parse", "HEAD~1")
-    print(f"against {_git(here, 'log', '-1', '--format=%h %s', base)}\n")
+    base = _find_base(here)
+    if base is None:
+        print("Not compared: this clone has no commit before this one. `git fetch --unshallow` gets them.")
+        return
+    print(f"against {_git(here, 'log', '-1', '--format=%h %s', base)}")
+    if _git(here, "diff", "--name-only", base, "--", "requirements.lock"):
+        print("requirements.lock has changed since: both run with the packages of this checkout")
+    print()
     with tempfile.TemporaryDirectory() as name:
         checkout = Path(name) / "base"
         _git(here, "worktree", "add", "--detach", str(checkout), base)
         try:
-            with _Measured(checkout) as old, _Measured(here) as new:
+            with _Measured(checkout) as old, _Measured(here) as new:  # both start at the same time
                 _compare(old, new)
         finally:
             _git(here, "worktree", "remove", "--force", str(checkout))
 
 
+def _find_base(here: Path) -> str | None:
+    """Return the merge base with the main branch, or the parent of a commit on it. None in a clone without either."""
+    head = _git(here, "rev-parse", "HEAD")
+    for branch in [os.environ["BASE"]] if "BASE" in os.environ else ["main", "origin/main"]:
+        base = _git(here, "merge-base", head, branch, check=False)
+        if base not in {"", head}:
+            return base
+    return _git(here, "rev-parse", "--verify", "--quiet", f"{head}~1", check=False) or None
+
+
 def _compare(old: "_Measured", new: "_Measured") -> None:
+    old.read_workloads()
+    new.read_workloads()
+    begun = time.monotonic()
     print(f"{'':24} {'before':>8} {'now':>8} {'ratio':>7}   interval")
     for workload in new.workloads:
         if workload not in old.workloads or ONLY not in {None, workload}:
+            continue
+        if BRIEF and time.monotonic() - begun > BRIEF_SECONDS:
+            print(f"{workload:24} not measured: {BRIEF_SECONDS} s are over")
             continue
         for checkout in (old, new):  # warm up
             checkout.run(workload)
@@ -88,7 +111,6 @@ class _Measured:
         self.workloads: list[str] = []
 
     def __enter__(self) -> Self:
-        self.workloads = self._answer()
         return self
 
     def __exit__(self, *_: object) -> None:
@@ -96,6 +118,10 @@ class _Measured:
         self._process.stdin.close()
         self._process.wait(60)
         self._log.close()
+
+    def read_workloads(self) -> None:
+        """Wait until it is ready, and read the names of its workloads."""
+        self.workloads = self._answer()
 
     def run(self, workload: str) -> dict[str, float]:
         """Run a workload once; return its costs by name and unit."""
@@ -115,9 +141,11 @@ class _Measured:
         return json.loads(line)
 
 
-def _git(directory: Path, *arguments: str) -> str:
+def _git(directory: Path, *arguments: str, check: bool = True) -> str:
+    """Return the output of git; without `check` an empty one if it fails."""
     command = ["git", *arguments]
-    return subprocess.run(command, cwd=directory, check=True, capture_output=True, text=True).stdout.strip()  # noqa: S603 - git
+    done = subprocess.run(command, cwd=directory, check=check, capture_output=True, text=True)  # noqa: S603 - git
+    return done.stdout.strip() if done.returncode == 0 else ""
 
 
 if __name__ == "__main__":

@@ -2,17 +2,18 @@
 
 It reads the name of a workload from each line of standard input, runs it, and writes its costs as JSON. A request is
 measured within one process and over a real PostgreSQL, without the HTTP server. It has a bearer token, except for those
-"by session" and for pages. A message is measured from the post to
-the email in the real processes, including PostgreSQL and the broker.
+"by session" and for pages. A message is measured from the post to the email in the real processes, including PostgreSQL
+and the broker; not with BRIEF=1.
 """
 
 import asyncio
 import json
+import os
 import sys
 import tempfile
 import time
 from collections.abc import AsyncIterator, Awaitable, Callable, Coroutine
-from contextlib import asynccontextmanager
+from contextlib import AsyncExitStack, asynccontextmanager
 from itertools import count
 from pathlib import Path
 from threading import Thread
@@ -36,7 +37,8 @@ from shared.settings import Role
 from tests.helpers.waiting import eventually
 from tests.system.helpers.product import SECRET, headers_of
 
-CUSTOMERS = 32
+BRIEF = bool(os.environ.get("BRIEF"))
+CUSTOMERS = 8 if BRIEF else 32
 WIDTH = 16  # requests at the same time
 MESSAGES = 50  # in a thread
 TALKS = 20_000
@@ -55,17 +57,16 @@ async def main() -> None:
     configure_logging("bench")
     with tempfile.TemporaryDirectory() as name:
         directory = Path(name)
-        async with (
-            _running_postgres(directory) as url,
-            running_stage(directory, talks=TALKS) as stage,
-            _running_uvloop() as run,
-        ):
+        async with AsyncExitStack() as stack:
+            url = await stack.enter_async_context(_running_postgres(directory))
+            stage = None if BRIEF else await stack.enter_async_context(running_stage(directory, talks=TALKS))
+            run = await stack.enter_async_context(_running_uvloop())
             workloads = await run(_requests(url))
             tune_gc()  # as in a deployment
-            print(json.dumps([*workloads, MESSAGE]), flush=True)
+            print(json.dumps([*workloads, MESSAGE] if stage else [*workloads]), flush=True)
             numbers = count()
             while workload := (await asyncio.to_thread(sys.stdin.readline)).strip():
-                if workload == MESSAGE:
+                if stage is not None and workload == MESSAGE:
                     costs = await _measure_messages(stage, numbers)
                 else:
                     costs = await run(_measure_requests(workload, *workloads[workload]))
@@ -97,6 +98,7 @@ async def _running_uvloop() -> AsyncIterator[Run]:
 
 
 async def _measure_requests(kind: str, requests: int, send: Request) -> dict[str, float]:
+    requests //= 4 if BRIEF else 1
     numbers = iter(range(requests))
 
     async def one_after_another() -> None:
