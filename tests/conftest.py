@@ -11,6 +11,7 @@ from xdist.scheduler import LoadScopeScheduling
 
 from deploy.local import ports, valkey
 from deploy.local.processes import Spawn
+from tests.helpers.certificates import share_certificates
 from tests.system.helpers.forks import forking
 
 BROWSER = "tests/browser/"
@@ -23,6 +24,8 @@ settings.register_profile(
 )
 settings.register_profile("verify", settings.get_profile("quick"), max_examples=500, derandomize=False, print_blob=True)
 settings.load_profile(os.environ.get("HYPOTHESIS_PROFILE", "quick"))
+
+share_certificates()
 
 if redis_server := os.environ.get("REDIS_SERVER", ""):  # a program that `make verify` tests in Valkey's place
     valkey._program = lambda: Path(redis_server)  # noqa: SLF001 - the place to replace it
