@@ -16,7 +16,9 @@ from tests.system.helpers.forks import forking
 
 BROWSER = "tests/browser/"
 REAL_MAIL = "tests/real_mail/"
+ACCESS = "tests/service/access/"
 SYSTEM = "tests/system/"
+UNIT = "tests/unit/"
 
 # A deadline for each example would be a timed assertion, which fails on a busy machine.
 settings.register_profile(
@@ -39,14 +41,14 @@ def pytest_configure() -> None:
 
 
 class SharedServers(LoadScopeScheduling):  # type: ignore[misc] # xdist has no types
-    """Hands tests to the processes of `make test`; those that share servers all to one, which starts them once."""
+    """Hands tests to the processes of `make test`; those that share servers or data to one, which makes them once."""
 
     def _split_scope(self, nodeid: str) -> str:
-        """Return what runs in one process: tests in a browser, tests with mail servers, a file in `tests/system`."""
-        for folder in (BROWSER, REAL_MAIL):
+        """Return what runs in one process: the tests of some folders, a file of others, a single test of the rest."""
+        for folder in (BROWSER, REAL_MAIL, ACCESS):
             if nodeid.startswith(folder):
                 return folder
-        return nodeid.partition("::")[0] if nodeid.startswith(SYSTEM) else nodeid
+        return nodeid.partition("::")[0] if nodeid.startswith((SYSTEM, UNIT)) else nodeid
 
 
 @pytest.hookimpl(optionalhook=True)  # pytest refuses an unknown hook when xdist is switched off

@@ -3,7 +3,6 @@
 import os
 import ssl
 from functools import cache
-from typing import Any
 
 import httpcore2
 
@@ -12,11 +11,13 @@ OTHERS = {"SSL_CERT_FILE", "SSL_CERT_DIR"}
 
 
 def share_certificates() -> None:
-    """Let clients share a context, as the connections of one client do."""
+    """Give all clients one context, as the connections of one client have."""
     read = httpcore2.default_ssl_context
     shared = cache(read)
 
-    def default_ssl_context(**options: Any) -> ssl.SSLContext:
-        return (read if OTHERS & os.environ.keys() else shared)(**options)
+    def default_ssl_context(*, _trust_env: bool = True) -> ssl.SSLContext:
+        if OTHERS & os.environ.keys():
+            return read(_trust_env=_trust_env)
+        return shared(_trust_env=_trust_env)
 
     httpcore2.default_ssl_context = default_ssl_context

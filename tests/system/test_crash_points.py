@@ -1,6 +1,6 @@
 """A process dies at a point and restarts: nothing is lost or duplicated.
 
-To save time, it dies at a random half of the named places, and at a random one in sixty-four of all other points.
+To save time, it dies at a random quarter of the named places, and at a random one in sixty-four of all other points.
 Worker and sweeper share the places that both reach.
 `CRASH_POINTS=all` or `python -m tests.system.crash` covers them all.
 """

@@ -11,7 +11,7 @@ from services.conversations.web.rendering import Pages
 
 
 def share_templates() -> None:
-    """Let applications share the compiled templates of a language."""
+    """Give all applications the same compiled templates of a language."""
     create = Pages._new_environment  # noqa: SLF001 - the place to add a cache
 
     def new_environment(self: Pages, translations: NullTranslations) -> Environment:
