@@ -6,10 +6,10 @@ import typer
 from sqlalchemy.ext.asyncio import AsyncSession
 
 from deploy.operations import on_notifications, print_table
-from services.notifications.inbound.introductions import Known
-from services.notifications.inbound.mime import parse_email
 from services.notifications.inbound.operations import list_inbound, read_original
-from services.notifications.inbound.reading import read_text
+from services.notifications.inbound.parsing.mime import parse_email
+from services.notifications.inbound.quotes.introductions import Known
+from services.notifications.inbound.quotes.reply_text import read_text
 from services.notifications.mail.addresses import masked
 from services.notifications.mail.fingerprints import Fingerprints
 from services.notifications.models import InboundEmail

@@ -38,7 +38,7 @@ PROBE = """
 from io import BytesIO
 from babel import Locale
 from PIL import Image
-import deploy.cli, services.notifications.inbound.html_text
+import deploy.cli, services.notifications.inbound.parsing.html_text
 from services.conversations.attachments.pictures import FORMATS, load_decoders, make_pictures
 from services.notifications.mail.message import LOCALE
 from shared.translations import find_language

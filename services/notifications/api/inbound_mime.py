@@ -13,7 +13,7 @@ from services.notifications.api.mime_bodies import Given, body_limit, read_email
 from services.notifications.api.state import api_state
 from services.notifications.errors import InboundRefused
 from services.notifications.inbound.intake import TakenIn
-from services.notifications.inbound.mime import parse_headers
+from services.notifications.inbound.parsing.mime import parse_headers
 from services.notifications.inbound.reception import UNKNOWN, Reception, Refused
 from services.notifications.inbound.recipients import distinct, envelope_sender
 from services.notifications.rules import InboundReason, InboundState

@@ -11,7 +11,7 @@ from uuid import UUID
 
 import httpx2
 
-from services.notifications.inbound.mime import FilePart
+from services.notifications.inbound.parsing.mime import FilePart
 from services.notifications.rules import InboundKind, InboundReason, InboundState
 from shared.failpoints import failpoint
 

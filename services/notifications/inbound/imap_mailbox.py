@@ -13,7 +13,7 @@ from typing import Final
 import structlog
 from prometheus_client import Gauge
 
-from services.notifications.inbound.mime import parse_headers
+from services.notifications.inbound.parsing.mime import parse_headers
 from services.notifications.inbound.reception import MAX_BYTES, UNKNOWN, Reception, Refused
 from services.notifications.inbound.recipients import HEADERS, addresses_in, envelope_sender
 from services.notifications.mail.imap import Headers, ImapConnection

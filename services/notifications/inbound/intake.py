@@ -12,7 +12,7 @@ from services.notifications.inbound.authentication import TrustedResults
 from services.notifications.inbound.binding import Anyone, Target
 from services.notifications.inbound.held_notices import ONCE_A_DAY_SQL, TELL_SENDER_SQL, TOLD
 from services.notifications.inbound.loops import automatic_reason, sender_mailbox
-from services.notifications.inbound.mime import header_of, parse_headers
+from services.notifications.inbound.parsing.mime import header_of, parse_headers
 from services.notifications.inbound.senders import resolve_reply, resolve_without_token, why_held
 from services.notifications.rules import (
     HELD_BYTES,

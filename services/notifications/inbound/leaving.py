@@ -15,7 +15,7 @@ import structlog
 from services.notifications.event_log.append import STOP_UPDATED_SQL
 from services.notifications.inbound.intake import same_email
 from services.notifications.inbound.loops import sender_mailbox
-from services.notifications.inbound.mime import header_of, parse_headers
+from services.notifications.inbound.parsing.mime import header_of, parse_headers
 from services.notifications.mail.reply_addresses import is_signed
 from services.notifications.rules import InboundReason, InboundState
 from shared.database import Driver

@@ -9,7 +9,7 @@ from email.message import Message
 from email.utils import getaddresses
 from typing import Final
 
-from services.notifications.inbound.mime import header_of
+from services.notifications.inbound.parsing.mime import header_of
 from services.notifications.mail.addresses import AddressError, is_unattended, mailbox_of
 from services.notifications.rules import InboundReason
 

@@ -11,9 +11,9 @@ from sqlalchemy.ext.asyncio import AsyncSession
 
 from services.notifications.errors import InboundNotWaiting
 from services.notifications.event_log.append import append_events
-from services.notifications.inbound.introductions import Known
-from services.notifications.inbound.mime import parse_email
-from services.notifications.inbound.reading import read_text
+from services.notifications.inbound.parsing.mime import parse_email
+from services.notifications.inbound.quotes.introductions import Known
+from services.notifications.inbound.quotes.reply_text import read_text
 from services.notifications.inbound.reply_content import MAX_SUBJECT
 from services.notifications.mail.fingerprints import Fingerprints
 from services.notifications.models import InboundEmail, Person

@@ -11,12 +11,18 @@ from prometheus_client import Counter
 
 from services.notifications.inbound.authentication import TrustedResults
 from services.notifications.inbound.binding import Anyone, Bound, Target, find_bound
-from services.notifications.inbound.bounces import Reported, Transact, find_reported, take_complaint, take_report
-from services.notifications.inbound.complaints import ABUSE, AbuseMailbox
 from services.notifications.inbound.intake import TakenIn, take_in
 from services.notifications.inbound.leaving import Leaver, find_leaver, take_leave
 from services.notifications.inbound.loops import envelope_mailbox
 from services.notifications.inbound.recipients import addresses_in, has_address
+from services.notifications.inbound.reports.bounces import (
+    Reported,
+    Transact,
+    find_reported,
+    take_complaint,
+    take_report,
+)
+from services.notifications.inbound.reports.complaints import ABUSE, AbuseMailbox
 from services.notifications.mail.addresses import mailbox_or_none
 from services.notifications.mail.reply_addresses import read_bounce_address, read_leave_address, read_reply_token
 from services.notifications.rules import InboundState

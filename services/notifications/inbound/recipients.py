@@ -5,7 +5,7 @@ from collections.abc import Sequence
 from email.message import Message
 from typing import Final
 
-from services.notifications.inbound.mime import header_of
+from services.notifications.inbound.parsing.mime import header_of
 
 MAX_RECIPIENTS: Final = 20
 MAX_HEADER: Final = 10_000  # characters of a header that is searched

@@ -9,9 +9,9 @@ from typing import Any, Final
 from uuid import UUID
 
 from services.notifications.inbound.calls import Ended, Reply
-from services.notifications.inbound.introductions import Known
-from services.notifications.inbound.mime import FilePart, ParsedEmail, parse_email
-from services.notifications.inbound.reading import read_own_words, read_text
+from services.notifications.inbound.parsing.mime import FilePart, ParsedEmail, parse_email
+from services.notifications.inbound.quotes.introductions import Known
+from services.notifications.inbound.quotes.reply_text import read_own_words, read_text
 from services.notifications.mail.fingerprints import Fingerprints
 from services.notifications.rules import InboundKind, InboundReason, InboundState
 from shared.database import ConnectionProvider, Driver

@@ -15,7 +15,7 @@ from uuid import UUID
 import idna
 
 from services.notifications.inbound.binding import Bound, find_answered
-from services.notifications.inbound.mime import header_of
+from services.notifications.inbound.parsing.mime import header_of
 from services.notifications.mail.addresses import mailbox_or_none
 from services.notifications.rules import InboundKind, InboundReason
 from shared.database import Driver

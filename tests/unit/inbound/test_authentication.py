@@ -1,7 +1,7 @@
 import pytest
 
 from services.notifications.inbound.authentication import TrustedResults
-from services.notifications.inbound.mime import parse_headers
+from services.notifications.inbound.parsing.mime import parse_headers
 
 TRUSTED = TrustedResults("mx.store.test")
 

@@ -6,10 +6,10 @@ from typing import Any
 
 import pytest
 
-from services.notifications.inbound.introductions import Known
-from services.notifications.inbound.mime import parse_email
-from services.notifications.inbound.quotes import Cut
-from services.notifications.inbound.reading import read_text
+from services.notifications.inbound.parsing.mime import parse_email
+from services.notifications.inbound.quotes.folding import Cut
+from services.notifications.inbound.quotes.introductions import Known
+from services.notifications.inbound.quotes.reply_text import read_text
 from services.notifications.mail.fingerprints import Fingerprints, fingerprint
 
 CORPUS = Path(__file__).parent / "corpus"

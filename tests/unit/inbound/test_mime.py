@@ -3,8 +3,8 @@ from email.message import EmailMessage
 
 import pytest
 
-from services.notifications.inbound.charsets import decode
-from services.notifications.inbound.mime import parse_email, parse_headers
+from services.notifications.inbound.parsing.charsets import decode
+from services.notifications.inbound.parsing.mime import parse_email, parse_headers
 
 JPEG = b"\xff\xd8\xff\xe0 photo"
 

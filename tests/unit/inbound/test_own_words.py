@@ -2,12 +2,12 @@
 
 import pytest
 
-from services.notifications.inbound.html_text import html_lines
-from services.notifications.inbound.introductions import Known
-from services.notifications.inbound.lines import plain_lines
-from services.notifications.inbound.mime import parse_email
-from services.notifications.inbound.own_words import own_words
-from services.notifications.inbound.reading import read_own_words
+from services.notifications.inbound.parsing.html_text import html_lines
+from services.notifications.inbound.parsing.lines import plain_lines
+from services.notifications.inbound.parsing.mime import parse_email
+from services.notifications.inbound.quotes.introductions import Known
+from services.notifications.inbound.quotes.own_words import own_words
+from services.notifications.inbound.quotes.reply_text import read_own_words
 from services.notifications.mail.fingerprints import Fingerprints, fingerprint
 from tests.unit.inbound.test_corpus import OURS, REPLIES, _spaced
 from tests.unit.inbound.test_quotes import INTRO, KNOWN, QUOTE, WRITTEN

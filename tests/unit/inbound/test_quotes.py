@@ -5,10 +5,10 @@ import pytest
 from hypothesis import given
 from hypothesis import strategies as st
 
-from services.notifications.inbound.html_text import html_lines
-from services.notifications.inbound.introductions import Known
-from services.notifications.inbound.lines import plain_lines
-from services.notifications.inbound.quotes import Cut, cut
+from services.notifications.inbound.parsing.html_text import html_lines
+from services.notifications.inbound.parsing.lines import plain_lines
+from services.notifications.inbound.quotes.folding import Cut, cut
+from services.notifications.inbound.quotes.introductions import Known
 from services.notifications.mail.fingerprints import Fingerprints, essence, fingerprint
 
 OURS = """\

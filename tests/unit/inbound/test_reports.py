@@ -9,9 +9,9 @@ from hypothesis import given
 from hypothesis import strategies as st
 
 from services.notifications.delivery.bounces import Consequence
-from services.notifications.inbound.bounce_rules import judge
-from services.notifications.inbound.delivery_reports import Action, DeliveryReport, read_report, statuses
-from services.notifications.inbound.report_parts import MAX_READ, MAX_TEXT, read_blocks, read_parts
+from services.notifications.inbound.reports.bounce_rules import judge
+from services.notifications.inbound.reports.delivery_reports import Action, DeliveryReport, read_report, statuses
+from services.notifications.inbound.reports.report_parts import MAX_READ, MAX_TEXT, read_blocks, read_parts
 from services.notifications.rules import Reason
 
 REPORTS: list[dict[str, Any]] = json.loads((Path(__file__).parent / "corpus/reports.json").read_text())

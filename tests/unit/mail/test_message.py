@@ -13,10 +13,10 @@ import pytest
 from hypothesis import example, given
 from hypothesis import strategies as st
 
-from services.notifications.inbound.html_text import html_lines
-from services.notifications.inbound.introductions import Known
-from services.notifications.inbound.mime import parse_email
-from services.notifications.inbound.quotes import cut
+from services.notifications.inbound.parsing.html_text import html_lines
+from services.notifications.inbound.parsing.mime import parse_email
+from services.notifications.inbound.quotes.folding import cut
+from services.notifications.inbound.quotes.introductions import Known
 from services.notifications.mail.fingerprints import Fingerprints
 from services.notifications.mail.message import (
     Brand,

@@ -16,11 +16,11 @@ from prometheus_client import Counter
 from sqlalchemy.ext.asyncio import AsyncSession
 
 from services.notifications.delivery.bounces import record_bounce
-from services.notifications.inbound.bounce_rules import judge
-from services.notifications.inbound.complaints import find_complained, is_complaint, is_feedback, unsubscribe
-from services.notifications.inbound.delivery_reports import Action, DeliveryReport, read_report
 from services.notifications.inbound.loops import automatic_reason
-from services.notifications.inbound.report_parts import read_parts
+from services.notifications.inbound.reports.bounce_rules import judge
+from services.notifications.inbound.reports.complaints import find_complained, is_complaint, is_feedback, unsubscribe
+from services.notifications.inbound.reports.delivery_reports import Action, DeliveryReport, read_report
+from services.notifications.inbound.reports.report_parts import read_parts
 from shared.database import Driver
 from shared.failpoints import failpoint
 

@@ -12,8 +12,8 @@ from enum import StrEnum
 from typing import Final
 
 from services.notifications.inbound.loops import envelope_mailbox, sender_mailbox
-from services.notifications.inbound.mime import header_of
-from services.notifications.inbound.report_parts import Fields, Part, read_blocks
+from services.notifications.inbound.parsing.mime import header_of
+from services.notifications.inbound.reports.report_parts import Fields, Part, read_blocks
 from services.notifications.mail.replies import one_line, without_addresses
 
 _STATUS_PARTS: Final = {"message/delivery-status", "message/global-delivery-status"}

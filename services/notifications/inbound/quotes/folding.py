@@ -12,8 +12,8 @@ from dataclasses import dataclass
 from typing import Final
 from unicodedata import normalize
 
-from services.notifications.inbound.introductions import Known, find_introduction, introduces, is_ornament
-from services.notifications.inbound.lines import Line
+from services.notifications.inbound.parsing.lines import Line
+from services.notifications.inbound.quotes.introductions import Known, find_introduction, introduces, is_ornament
 from services.notifications.mail.fingerprints import Fingerprints, essence, without_urls
 
 MAX_CHARACTERS: Final = 200_000  # of a text that is searched; a longer one is shown whole

@@ -10,7 +10,7 @@ from inscriptis.html_engine import Inscriptis
 from inscriptis.model.config import ParserConfig
 from lxml import etree, html
 
-from services.notifications.inbound.lines import Line
+from services.notifications.inbound.parsing.lines import Line
 
 MAX_DEPTH: Final = 150  # of elements; each needs two frames of Python's stack
 

@@ -8,7 +8,7 @@ import re
 from typing import Final
 
 from services.notifications.delivery.bounces import Consequence, Verdict
-from services.notifications.inbound.delivery_reports import DeliveryReport, statuses
+from services.notifications.inbound.reports.delivery_reports import DeliveryReport, statuses
 from services.notifications.mail.replies import is_policy
 from services.notifications.rules import Reason
 

@@ -16,8 +16,8 @@ from email.parser import BytesHeaderParser
 from email.utils import collapse_rfc2231_value
 from typing import Any, Final
 
-from services.notifications.inbound.charsets import decode
-from services.notifications.inbound.large_files import Lifted, lift_large, put_back
+from services.notifications.inbound.parsing.charsets import decode
+from services.notifications.inbound.parsing.large_files import Lifted, lift_large, put_back
 
 MAX_DEPTH: Final = 60
 MAX_PARTS: Final = 1000

@@ -9,7 +9,7 @@ from collections.abc import Sequence
 from dataclasses import dataclass
 from typing import Final
 
-from services.notifications.inbound.lines import Line
+from services.notifications.inbound.parsing.lines import Line
 from services.notifications.mail.fingerprints import essence
 
 INTRO_LINES: Final = 4  # over which the sentence above a quote is wrapped

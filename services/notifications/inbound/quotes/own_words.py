@@ -8,9 +8,9 @@ import re
 from collections.abc import Sequence
 from typing import Final
 
-from services.notifications.inbound.introductions import Known, begins_headers, introduces
-from services.notifications.inbound.lines import Line
-from services.notifications.inbound.quotes import LONG_UNIT, Folding, joined
+from services.notifications.inbound.parsing.lines import Line
+from services.notifications.inbound.quotes.folding import LONG_UNIT, Folding, joined
+from services.notifications.inbound.quotes.introductions import Known, begins_headers, introduces
 from services.notifications.mail.fingerprints import Fingerprints, essence, sentences
 
 MAX_CHARACTERS: Final = 50_000  # of a reply with its quote; a longer one is never certain

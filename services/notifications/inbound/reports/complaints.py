@@ -18,8 +18,8 @@ from sqlalchemy.ext.asyncio import AsyncSession
 
 from services.notifications.delivery.attempts import process_name
 from services.notifications.delivery.muting import Wish, set_muting
-from services.notifications.inbound.mime import header_of
-from services.notifications.inbound.report_parts import Part, read_blocks
+from services.notifications.inbound.parsing.mime import header_of
+from services.notifications.inbound.reports.report_parts import Part, read_blocks
 from services.notifications.mail.attempts import Phase
 from services.notifications.mail.reply_addresses import read_bounce_address, read_own_reply_address
 from services.notifications.models import DeliveryAttempt, Email, Person

@@ -11,9 +11,9 @@ from dataclasses import dataclass
 from email.message import Message
 from typing import Final
 
-from services.notifications.inbound.charsets import decode
-from services.notifications.inbound.html_text import html_lines
-from services.notifications.inbound.mime import header_of, parse_headers
+from services.notifications.inbound.parsing.charsets import decode
+from services.notifications.inbound.parsing.html_text import html_lines
+from services.notifications.inbound.parsing.mime import header_of, parse_headers
 
 MAX_READ: Final = 512 * 1024  # bytes of a report that are read: our email stands at its end, and may be long
 MAX_PARTS: Final = 20

@@ -2,12 +2,12 @@
 
 from collections.abc import Sequence
 
-from services.notifications.inbound.html_text import html_lines
-from services.notifications.inbound.introductions import Known
-from services.notifications.inbound.lines import Line, plain_lines
-from services.notifications.inbound.mime import ParsedEmail, TextPart
-from services.notifications.inbound.own_words import own_words
-from services.notifications.inbound.quotes import Cut, cut
+from services.notifications.inbound.parsing.html_text import html_lines
+from services.notifications.inbound.parsing.lines import Line, plain_lines
+from services.notifications.inbound.parsing.mime import ParsedEmail, TextPart
+from services.notifications.inbound.quotes.folding import Cut, cut
+from services.notifications.inbound.quotes.introductions import Known
+from services.notifications.inbound.quotes.own_words import own_words
 from services.notifications.mail.fingerprints import Fingerprints
 
 
