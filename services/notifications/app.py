@@ -14,7 +14,7 @@ from services.notifications.api.tags import TAGS
 from services.notifications.inbound.authentication import TrustedResults
 from services.notifications.inbound.reception import Reception
 from services.notifications.settings import ApiSettings
-from services.notifications.web import emails, leaving, preferences
+from services.notifications.web import emails, preferences, unsubscribing
 from shared.api_docs import describe_fields
 from shared.database import REQUEST_BOUNDS, create_engine, request_connection, request_transaction
 from shared.http import add_head_routes, add_routes, create_api
@@ -59,7 +59,7 @@ def create_app(settings: ApiSettings) -> FastAPI:
         inbound.router,
         suppressed.router,
         operations.router,
-        leaving.router,
+        unsubscribing.router,
         internal.router,
     )
     describe_fields(app, FIELDS)

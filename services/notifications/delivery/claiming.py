@@ -245,9 +245,9 @@ def _plan_email(plan: ClaimPlan, due: DueEmail, state: SendingState, settings: E
         return False
     if reason is None:
         try:
-            leave_key = state.control.leave_key
+            unsubscribe_key = state.control.leave_key
             rendered = render_email(
-                email, due.batch, due.people, due.previous_id, state.now, settings, leave_key, due.sections
+                email, due.batch, due.people, due.previous_id, state.now, settings, unsubscribe_key, due.sections
             )
         except AddressError:
             reason = Reason.ADDRESS_NOT_SUPPORTED

@@ -10,7 +10,6 @@ from uuid import UUID
 from services.notifications.delivery.message_selection import EmailBatch
 from services.notifications.delivery.timing import is_digest
 from services.notifications.mail.addresses import AddressError
-from services.notifications.mail.leave_links import leave_link
 from services.notifications.mail.message import (
     Brand,
     ContentFile,
@@ -22,7 +21,12 @@ from services.notifications.mail.message import (
     compose_with_fingerprints,
     message_id,
 )
-from services.notifications.mail.reply_addresses import make_bounce_address, make_leave_address, make_reply_address
+from services.notifications.mail.reply_addresses import (
+    make_bounce_address,
+    make_reply_address,
+    make_unsubscribe_address,
+)
+from services.notifications.mail.unsubscribe_links import unsubscribe_link
 from services.notifications.models import Email, Person
 from services.notifications.rules import Audience, NotificationType
 from services.notifications.settings import EmailSettings
@@ -63,7 +67,7 @@ def render_email(
     previous_id: str | None,
     now: datetime,
     settings: EmailSettings,
-    leave_key: bytes,
+    unsubscribe_key: bytes,
     sections: Mapping[UUID, Section] = MappingProxyType({}),
 ) -> RenderedEmail:
     """Render an email with the messages of a batch; `previous_id` is the Message-ID of the email before it.
@@ -71,13 +75,13 @@ def render_email(
     It is rendered again for each attempt. Its date is when it was first claimed, so that the same names and settings
     give the same bytes.
 
-    A customer stops the emails with the link and the address that the `leave_key` signs. A digest has the start of each
-    message, and `sections` are their conversations.
+    A customer unsubscribes with the link and the address that the `unsubscribe_key` signs. A digest has the start of
+    each message, and `sections` are their conversations.
 
     Raises AddressError for an address that cannot be written in a header.
     """
     audience = Audience(email.audience)
-    to_support = audience is Audience.SUPPORT
+    to_customer, to_support = audience is Audience.CUSTOMER, audience is Audience.SUPPORT
     recipient = None if to_support else people.get(email.recipient_id)
     address = settings.support_email if to_support else recipient and recipient.email
     if not address:
@@ -105,19 +109,21 @@ def render_email(
             )
             for row, name in zip(messages, names, strict=True)
         ],
-        from_name=names[0] if audience is not Audience.CUSTOMER else None,
-        leave_link=leave_link(settings.public_url, leave_key, email.id) if audience is Audience.CUSTOMER else None,
+        from_name=None if to_customer else names[0],
     )
+    if to_customer:
+        content = replace(content, unsubscribe_link=unsubscribe_link(settings.public_url, unsubscribe_key, email.id))
     envelope_from = _envelope_from(email, settings)
     if settings.inbound_domain is None or settings.inbound_secret is None:
         return RenderedEmail(content.message_id, envelope_from, address, compose(content, brand_of(settings)))
     secret = settings.inbound_secret.get_secret_value()
-    to_customer = audience is Audience.CUSTOMER
     if not to_customer and settings.inbound_authserv_id is None:  # nothing would show that an admin answers
         return RenderedEmail(content.message_id, envelope_from, address, compose(content, brand_of(settings)))
     reply_to, token_hash = make_reply_address(secret, email.id, settings.inbound_domain)
-    leave_address = make_leave_address(leave_key, email.id, settings.inbound_domain) if to_customer else None
-    content = replace(content, reply_to=reply_to, leave_address=leave_address)
+    content = replace(content, reply_to=reply_to)
+    if to_customer:
+        unsubscribe_address = make_unsubscribe_address(unsubscribe_key, email.id, settings.inbound_domain)
+        content = replace(content, unsubscribe_address=unsubscribe_address)
     composed, fingerprints = compose_with_fingerprints(content, brand_of(settings))
     reply = ReplyTo(token_hash, messages[-1].number, fingerprints, content.is_for_admins_only)
     return RenderedEmail(content.message_id, envelope_from, address, composed, reply)

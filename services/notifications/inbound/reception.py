@@ -12,7 +12,6 @@ from prometheus_client import Counter
 from services.notifications.inbound.authentication import TrustedResults
 from services.notifications.inbound.binding import Anyone, Bound, Target, find_bound
 from services.notifications.inbound.intake import TakenIn, take_in
-from services.notifications.inbound.leaving import Leaver, find_leaver, take_leave
 from services.notifications.inbound.loops import envelope_mailbox
 from services.notifications.inbound.recipients import addresses_in, has_address
 from services.notifications.inbound.reports.bounces import (
@@ -23,8 +22,9 @@ from services.notifications.inbound.reports.bounces import (
     take_report,
 )
 from services.notifications.inbound.reports.complaints import ABUSE, AbuseMailbox
+from services.notifications.inbound.unsubscribing import Unsubscriber, find_unsubscriber, unsubscribe
 from services.notifications.mail.addresses import mailbox_or_none
-from services.notifications.mail.reply_addresses import read_bounce_address, read_leave_address, read_reply_token
+from services.notifications.mail.reply_addresses import read_bounce_address, read_reply_token, read_unsubscribe_address
 from services.notifications.rules import InboundState
 from shared.database import ConnectionProvider
 from shared.failpoints import failpoint
@@ -35,7 +35,7 @@ DATABASE_SECONDS: Final = 20.0  # for one answer
 EMAILS = Counter("chats_inbound_emails_total", "Emails that this process has taken in, by state", ["state"])
 REFUSED = Counter("chats_inbound_refused_total", "Addresses that this process has refused, by reason", ["reason"])
 
-Recipient = Target | Leaver | Reported | AbuseMailbox
+Recipient = Target | Unsubscriber | Reported | AbuseMailbox
 
 log = structlog.get_logger()
 
@@ -84,7 +84,7 @@ class Reception:
         local, _, domain = address.rpartition("@")
         if domain.lower().rstrip(".") != self.domain:
             return False
-        found = (read_reply_token(local), read_leave_address(local), read_bounce_address(self._secret, local))
+        found = (read_reply_token(local), read_unsubscribe_address(local), read_bounce_address(self._secret, local))
         return any(each is not None for each in found)
 
     def addresses_in(self, headers: Message) -> list[str]:
@@ -106,13 +106,13 @@ class Reception:
         if not self.is_ours(address):
             return _refuse(UNKNOWN)
         local = address.rpartition("@")[0]
-        token, leave = read_reply_token(local), read_leave_address(local)
-        bound: Bound | Leaver | Reported | None = None
+        token, signed = read_reply_token(local), read_unsubscribe_address(local)
+        bound: Bound | Unsubscriber | Reported | None = None
         async with asyncio.timeout(DATABASE_SECONDS), self._acquire() as connection:
             if token is not None:
                 bound = await find_bound(connection, token)
-            elif leave is not None:
-                bound = await find_leaver(connection, *leave)
+            elif signed is not None:
+                bound = await find_unsubscriber(connection, *signed)
             elif (email_id := read_bounce_address(self._secret, local)) is not None:
                 bound = await find_reported(connection, email_id)
         if bound is None:
@@ -142,8 +142,8 @@ class Reception:
         if isinstance(recipient, Reported | AbuseMailbox):
             return await self._keep_report(recipient, envelope_from, content)
         async with asyncio.timeout(DATABASE_SECONDS), self._acquire() as connection:
-            if isinstance(recipient, Leaver):
-                await take_leave(connection, recipient, envelope_from, content)
+            if isinstance(recipient, Unsubscriber):
+                await unsubscribe(connection, recipient, envelope_from, content)
                 return None
             taken = await take_in(connection, recipient, envelope_from, content, self._trusted)
         if taken is None:

@@ -100,8 +100,8 @@ class EmailContent:
     `thread` contains the Message-IDs of earlier emails about this conversation to this recipient, oldest first.
     `from_name` is the first sender's name, for emails to support and admins. `locale` and `time_zone` are the
     recipient's and may be any string; unknown ones fall back to the brand's. `reply_to` is this email's own address for
-    answers; without one, it is the brand's. `leave_link` stops emails to a customer, as does an email to
-    `leave_address`.
+    answers; without one, it is the brand's. `unsubscribe_link` stops emails to a customer, as does an email to
+    `unsubscribe_address`.
     """
 
     message_id: str
@@ -117,8 +117,8 @@ class EmailContent:
     messages: Sequence[ContentMessage]
     from_name: str | None = None
     reply_to: str | None = None
-    leave_link: str | None = None
-    leave_address: str | None = None
+    unsubscribe_link: str | None = None
+    unsubscribe_address: str | None = None
     digest: Digest | None = None
 
     @property
@@ -177,10 +177,12 @@ def _headers(email: EmailContent, brand: Brand) -> Iterator[tuple[str, str]]:
     yield "In-Reply-To", earlier[-1]
     yield "References", " ".join(earlier)
     yield "List-Id", f"<{email.audience}-messages.{domain_of(brand.email_from)}>"
-    if email.leave_link:
-        by_email = f",\r\n <mailto:{email.leave_address}?subject=unsubscribe>" if email.leave_address else ""
-        yield "List-Unsubscribe", f"<{email.leave_link}>{by_email}"
-        if email.leave_link.startswith("https:"):  # RFC 8058
+    if email.unsubscribe_link:
+        by_email = (
+            f",\r\n <mailto:{email.unsubscribe_address}?subject=unsubscribe>" if email.unsubscribe_address else ""
+        )
+        yield "List-Unsubscribe", f"<{email.unsubscribe_link}>{by_email}"
+        if email.unsubscribe_link.startswith("https:"):  # RFC 8058
             yield "List-Unsubscribe-Post", "List-Unsubscribe=One-Click"
     yield "Auto-Submitted", "auto-generated"
     yield "X-Auto-Response-Suppress", "All"
@@ -206,7 +208,7 @@ def _render(email: EmailContent, brand: Brand) -> tuple[str, str, str]:
         **framing,
         "store_name": header_line(brand.store_name),
         "subject": header_line(email.subject),
-        "leave_link": email.leave_link,
+        "unsubscribe_link": email.unsubscribe_link,
         "link": root if email.digest is not None else f"{root}{email.conversation_id}/",
         "preview": _preview(email),
         "long": sum(len(body.html.encode()) for body in bodies) > LONG,

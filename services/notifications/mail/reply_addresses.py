@@ -19,11 +19,11 @@ from typing import Final
 from uuid import UUID
 
 PREFIX: Final = "reply+"
-LEAVE_PREFIX: Final = "leave+"
+UNSUBSCRIBE_PREFIX: Final = "leave+"
 BOUNCE_PREFIX: Final = "bounce+"
 _PART: Final = 26  # characters of 128 bits in base32, without padding
 _PURPOSE: Final = b"reply address of email "
-_LEAVE_PURPOSE: Final = b"leave address of email "
+_UNSUBSCRIBE_PURPOSE: Final = b"leave address of email "
 _BOUNCE_PURPOSE: Final = b"envelope sender of email "
 
 
@@ -56,20 +56,20 @@ def read_own_reply_address(secret: str, local_part: str) -> UUID | None:
     return email_id if hmac.compare_digest(parts[1], _unguessable(secret, _PURPOSE, email_id)) else None
 
 
-def make_leave_address(key: bytes, email_id: UUID, domain: str) -> str:
+def make_unsubscribe_address(key: bytes, email_id: UUID, domain: str) -> str:
     """Return the address at which an email stops the emails about the same conversation."""
-    return f"{LEAVE_PREFIX}{_encode(email_id.bytes)}{_encode(_leave_signature(key, email_id))}@{domain}"
+    return f"{UNSUBSCRIBE_PREFIX}{_encode(email_id.bytes)}{_encode(_unsubscribe_signature(key, email_id))}@{domain}"
 
 
-def read_leave_address(local_part: str) -> tuple[UUID, bytes] | None:
+def read_unsubscribe_address(local_part: str) -> tuple[UUID, bytes] | None:
     """Return the email's id and the signature to check with `is_signed`; None if it cannot be such an address."""
-    parts = _read(local_part, LEAVE_PREFIX)
+    parts = _read(local_part, UNSUBSCRIBE_PREFIX)
     return (UUID(bytes=parts[0]), parts[1]) if parts is not None else None
 
 
 def is_signed(key: bytes, email_id: UUID, signature: bytes) -> bool:
     """Return whether we made the address of an email with this signature."""
-    return hmac.compare_digest(signature, _leave_signature(key, email_id))
+    return hmac.compare_digest(signature, _unsubscribe_signature(key, email_id))
 
 
 def make_bounce_address(secret: str, email_id: UUID, domain: str) -> str:
@@ -91,8 +91,8 @@ def _unguessable(secret: str, purpose: bytes, email_id: UUID) -> bytes:
     return hmac.digest(secret.encode(), purpose + email_id.bytes, sha256)[:16]
 
 
-def _leave_signature(key: bytes, email_id: UUID) -> bytes:
-    return hmac.digest(key, _LEAVE_PURPOSE + email_id.bytes, sha256)[:16]
+def _unsubscribe_signature(key: bytes, email_id: UUID) -> bytes:
+    return hmac.digest(key, _UNSUBSCRIBE_PURPOSE + email_id.bytes, sha256)[:16]
 
 
 def _read(local_part: str, prefix: str) -> tuple[bytes, bytes] | None:

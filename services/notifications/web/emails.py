@@ -16,8 +16,8 @@ from sqlalchemy.ext.asyncio import AsyncSession
 from services.notifications.api.routes import CurrentSettings
 from services.notifications.delivery.muting import Wish, read_muting, set_muting
 from services.notifications.models import Notification, Person
-from services.notifications.web.leaving import leaving_page
 from services.notifications.web.session import authenticate
+from services.notifications.web.unsubscribing import unsubscribe_page
 from shared.dependencies import DbSession
 from shared.problems import Invalid, NotFound, Unauthenticated
 from shared.settings import Role
@@ -54,7 +54,7 @@ async def show_choice(
     user_id = token.principal.id
     await _check_own(session, user_id, conversation_id)
     person = await session.get(Person, user_id)
-    page = leaving_page(
+    page = unsubscribe_page(
         request,
         settings,
         locale or (person.locale if person else None),

@@ -235,8 +235,8 @@ GET    /api/v1/notifications/preferences                        401   403   403 
 PUT    /api/v1/notifications/preferences                        401   403   403   200   403  401 #preferences
 GET    /api/v1/notifications/emails                             401   403   403   200   403  401
 GET    /api/v1/notifications/emails?conversation_id={conversation_id} 401 403 403 200 403 401
-GET    /api/v1/notifications/links/{leave_token}                200   200   200   200   200  200
-POST   /api/v1/notifications/links/{leave_token}                422   422   422   422   422  422
+GET    /api/v1/notifications/links/{unsubscribe_token}          200   200   200   200   200  200
+POST   /api/v1/notifications/links/{unsubscribe_token}          422   422   422   422   422  422
 POST   /api/v1/notifications/emails/{email_id}/retry            401   403   403   204   403  401
 POST   /api/v1/notifications/emails/retry                       401   403   403   403   403  401 #nothing
 GET    /api/v1/notifications/emails/suppressed                  401   403   403   200   403  401
@@ -373,7 +373,7 @@ class Row:
             "file",
             "docs_file",
             "position",
-            "leave_token",
+            "unsubscribe_token",
         }
 
     def __str__(self) -> str:

@@ -22,7 +22,7 @@ from services.conversations.models import Base as ConversationsBase
 from services.conversations.models import Erasure
 from services.conversations.settings import ApiSettings as ConversationsSettings
 from services.notifications.app import create_app as create_notifications_app
-from services.notifications.mail.leave_links import leave_token
+from services.notifications.mail.unsubscribe_links import unsubscribe_token
 from services.notifications.models import Base as NotificationsBase
 from services.notifications.settings import ApiSettings as NotificationsSettings
 from shared.database import ConnectionProvider, Driver, SessionFactory, create_sessions, transaction
@@ -332,7 +332,7 @@ async def _notify(sessions: SessionFactory, ids: dict[str, dict[str, str]]) -> N
         emails = await session.execute(text("select recipient_id, id from emails"))
         key = (await session.scalars(text("select leave_key from gate"))).one()
         for recipient, row_id in emails.all():
-            ids[recipient] |= {"email_id": str(row_id), "leave_token": leave_token(key, row_id)}
+            ids[recipient] |= {"email_id": str(row_id), "unsubscribe_token": unsubscribe_token(key, row_id)}
 
 
 _INBOUND = text("""

@@ -1,4 +1,4 @@
-"""Leaving emails: the link, the page, one-click, and what becomes of emails."""
+"""Unsubscribing: the link, the page, one-click, and what becomes of emails."""
 
 import re
 from datetime import UTC, datetime, timedelta

@@ -334,8 +334,8 @@ async def test_a_report_during_whose_handling_the_process_ends_takes_effect_once
         if name == place:
             raise OSError(name)
 
-    for module in ("delivery", "inbound"):
-        monkeypatch.setattr(f"services.notifications.{module}.bounces.failpoint", end)
+    for package in ("delivery", "inbound.reports"):
+        monkeypatch.setattr(f"services.notifications.{package}.bounces.failpoint", end)
     report = REPORT.format(status="5.1.1", action="failed", recipient="anna@customer.test", said="no").encode()
     answer = await rig.deliver(report, rig.bounces_to, sender="")
     assert answer is not None

@@ -81,7 +81,7 @@ async def test_a_note_that_mentions_twice_and_an_assignment_are_one_email(
     assert link in html
 
 
-async def test_an_email_to_an_admin_has_no_address_for_customers_replies_and_no_link_to_leave(
+async def test_an_email_to_an_admin_has_no_address_for_customers_replies_and_no_link_to_unsubscribe(
     sweeping: Sweeper, conversation: str, sam: Caller
 ) -> None:
     await note(sam, conversation, "Please look", "kim")

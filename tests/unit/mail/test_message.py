@@ -419,9 +419,9 @@ def test_anything_but_one_address_is_rejected(address: str) -> None:
         compose(replace(CONTENT, to_address=address), BRAND)
 
 
-def test_both_ways_to_leave_are_in_one_header_of_short_lines() -> None:
+def test_both_ways_to_unsubscribe_are_in_one_header_of_short_lines() -> None:
     link, address = f"https://{'shop.' * 20}example/links/{'x' * 43}", f"leave+{'a' * 52}@{'in.' * 20}shop.example"
-    sent = compose(replace(CONTENT, leave_link=link, leave_address=address), BRAND)
+    sent = compose(replace(CONTENT, unsubscribe_link=link, unsubscribe_address=address), BRAND)
     [header] = re.findall(rb"\r\n(List-Unsubscribe: .*(?:\r\n .*)*)\r\n", sent)
     assert header == f"List-Unsubscribe: <{link}>,\r\n <mailto:{address}?subject=unsubscribe>".encode()
     assert message_from_bytes(sent, policy=policy.default)["List-Unsubscribe-Post"] == "List-Unsubscribe=One-Click"
@@ -432,8 +432,10 @@ def test_both_ways_to_leave_are_in_one_header_of_short_lines() -> None:
 def test_the_whole_email_in_both_forms_is_recognised_as_ours(
     audience: Literal["customer", "support"], locale: str
 ) -> None:
-    leave = "https://shop.example/notifications/links/x" if audience == "customer" else None
-    content = replace(CONTENT, audience=audience, locale=locale, reply_to="reply+x@in.store.example", leave_link=leave)
+    link = "https://shop.example/notifications/links/x" if audience == "customer" else None
+    content = replace(
+        CONTENT, audience=audience, locale=locale, reply_to="reply+x@in.store.example", unsubscribe_link=link
+    )
     composed, fingerprints = compose_with_fingerprints(content, BRAND)
     ours = Fingerprints([fingerprints])
     known = Known(

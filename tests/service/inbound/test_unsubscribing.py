@@ -1,4 +1,4 @@
-"""Leaving by email: the address in `List-Unsubscribe`, and what an email to it does."""
+"""Unsubscribing by email: the address in `List-Unsubscribe`, and what an email to it does."""
 
 import re
 from email.message import EmailMessage
@@ -10,7 +10,7 @@ from services.notifications.models import InboundEmail, Mute
 from tests.service.inbound.rig import DOMAIN, Rig
 
 
-def leave_address(email: EmailMessage) -> str:
+def unsubscribe_address(email: EmailMessage) -> str:
     [address] = re.findall(r"<mailto:(leave\+[a-z2-7]{52}@in\.store\.test)\?subject=unsubscribe>", unfolded(email))
     return str(address)
 
@@ -27,13 +27,13 @@ async def mutes(rig: Rig) -> list[tuple[str, str]]:
 async def test_the_header_names_a_link_and_an_address(rig: Rig) -> None:
     email = await rig.send_email()
     assert unfolded(email).startswith("<https://store.test/api/v1/notifications/links/")
-    assert leave_address(email).endswith(f"@{DOMAIN}")
+    assert unsubscribe_address(email).endswith(f"@{DOMAIN}")
     await rig.run("update emails set state = 'scheduled', lease_id = null, lease_until = null, next_attempt_at = now()")
     assert unfolded(await rig.claim()) == unfolded(email)
 
 
 async def test_an_email_to_it_stops_emails_once_whatever_it_says_and_whoever_sends_it(rig: Rig) -> None:
-    address = leave_address(await rig.send_email())
+    address = unsubscribe_address(await rig.send_email())
     bare = b"\r\n"
     by_another = rig.reply("Stop it!", to=address, **{"From": "x@else.test", "X-Auto-Response-Suppress": "All"})
     for content in (by_another, bare, by_another):
@@ -55,7 +55,7 @@ async def test_an_email_to_it_stops_emails_once_whatever_it_says_and_whoever_sen
 
 
 async def test_an_email_to_it_during_a_merger_stops_the_persons_emails(rig: Rig) -> None:
-    address = leave_address(await rig.send_email())
+    address = unsubscribe_address(await rig.send_email())
     await rig.run("insert into people (id, version) values ('ben', 1)")
     await rig.run("update people set deleted = true, merged_into = 'ben' where id = 'anna'")  # and nothing has moved
     assert await rig.deliver(rig.reply(), address) is None
@@ -65,7 +65,7 @@ async def test_an_email_to_it_during_a_merger_stops_the_persons_emails(rig: Rig)
 async def test_an_email_to_both_addresses_is_a_reply_as_well(rig: Rig) -> None:
     email = await rig.send_email()
     reply = rig.reply("The large one. No more emails.")
-    for address in (leave_address(email), rig.address):
+    for address in (unsubscribe_address(email), rig.address):
         assert await rig.deliver(reply, address) is None
     assert await rig.states() == [("ignored", "left"), ("received", None)]
 
@@ -79,13 +79,13 @@ async def test_an_email_to_both_addresses_is_a_reply_as_well(rig: Rig) -> None:
     ],
 )
 async def test_what_programs_answer_to_it_changes_nothing(rig: Rig, headers: dict[str, str], sender: str) -> None:
-    address = leave_address(await rig.send_email())
+    address = unsubscribe_address(await rig.send_email())
     assert await rig.deliver(rig.reply(to=address, **headers), address, sender=sender) is None
     assert (await mutes(rig), await rig.rows()) == ([], [])
 
 
 async def test_an_address_that_we_did_not_make_is_refused(rig: Rig) -> None:
-    address = leave_address(await rig.send_email())
+    address = unsubscribe_address(await rig.send_email())
     forged = address.replace(address[40:50], "aaaaaaaaaa")
     refused = {forged: (550, b"5.1.1 There is no such address here")}
     assert await rig.deliver(rig.reply(), forged) == refused
@@ -95,7 +95,7 @@ async def test_an_address_that_we_did_not_make_is_refused(rig: Rig) -> None:
 
 @pytest.mark.parametrize("deletion", ["marks set deleted_at = now()", "people set deleted = true where id = 'anna'"])
 async def test_where_nothing_is_left_to_stop_nothing_is_kept(rig: Rig, deletion: str) -> None:
-    address = leave_address(await rig.send_email())
+    address = unsubscribe_address(await rig.send_email())
     await rig.run(f"update {deletion}")
     assert await rig.deliver(rig.reply(), address) is None
     assert (await mutes(rig), await rig.rows()) == ([], [])

@@ -1,4 +1,4 @@
-"""Take an email to a `leave+` address: it stops the emails to its customer about the conversation.
+"""Unsubscribe by an email to a `leave+` address: it stops the emails to its customer about the conversation.
 
 Mail programs send it for their users, from any address and with any text. Anybody who has our email may send it, as
 with the link beside it. A second one, or the same again, changes nothing: not even when the customer has written since
@@ -29,32 +29,34 @@ log = structlog.get_logger()
 
 
 @dataclass(frozen=True, slots=True)
-class Leaver:
-    """Whom an address stands for that stops emails: the customer and the conversation of one of our emails."""
+class Unsubscriber:
+    """Whom an address to unsubscribe stands for: the customer and the conversation of one of our emails."""
 
     email_id: UUID
     conversation_id: UUID
     user_id: str
 
 
-async def find_leaver(connection: Driver, email_id: UUID, signature: bytes) -> Leaver | None:
+async def find_unsubscriber(connection: Driver, email_id: UUID, signature: bytes) -> Unsubscriber | None:
     """Return whom the address with an email's id and a signature stands for; None if we made no such address."""
     row = await connection.fetchrow(_FIND, email_id)
     if row is None or not is_signed(row["leave_key"], email_id, signature):
         return None
-    return Leaver(email_id, row["conversation_id"], row["user_id"])
+    return Unsubscriber(email_id, row["conversation_id"], row["user_id"])
 
 
-async def take_leave(connection: Driver, leaver: Leaver, envelope_from: str | None, content: bytes) -> None:
+async def unsubscribe(
+    connection: Driver, unsubscriber: Unsubscriber, envelope_from: str | None, content: bytes
+) -> None:
     """Stop emails, with a row for the email that did."""
     message = parse_headers(content)
     if _is_answer(message, envelope_from):
-        log.info("email to a leave address dropped, it is automatic", email_id=str(leaver.email_id))
+        log.info("email to an address to unsubscribe dropped, it is automatic", email_id=str(unsubscriber.email_id))
         return
-    values = (leaver.conversation_id, leaver.email_id, leaver.user_id)
+    values = (unsubscriber.conversation_id, unsubscriber.email_id, unsubscriber.user_id)
     same_as = f"leave {same_email(message, content)}"  # the same email may be a reply as well
-    muted = await connection.fetchval(_LEAVE, *values, same_as, sender_mailbox(message), len(content))
-    log.info("emails stopped by email" if muted else "emails were stopped before", email_id=str(leaver.email_id))
+    muted = await connection.fetchval(_UNSUBSCRIBE, *values, same_as, sender_mailbox(message), len(content))
+    log.info("emails stopped by email" if muted else "emails were stopped before", email_id=str(unsubscriber.email_id))
 
 
 def _is_answer(message: Message, envelope_from: str | None) -> bool:
@@ -69,18 +71,18 @@ select conversation_id, recipient_id as user_id, (select leave_key from gate) as
 from emails where id = $1 and audience = 'customer'
 """
 # Where emails are stopped already nothing is written, so that no number of such emails fills the table.
-_LEAVE: Final = f"""
+_UNSUBSCRIBE: Final = f"""
 with mark as (select deleted_at from marks where conversation_id = $1 for share),
-leaver as (select coalesce((select merged_into from people where id = $3), $3::text) as id), -- merged meanwhile
+unsubscriber as (select coalesce((select merged_into from people where id = $3), $3::text) as id), -- merged meanwhile
 taken as (
     insert into inbound_emails (conversation_id, email_id, user_id, read_up_to, same_as, from_address, size, state,
         reason, finished_at)
-    select $1::uuid, $2::uuid, leaver.id, 0, $4::text, $5::text, $6::int, '{InboundState.IGNORED}',
+    select $1::uuid, $2::uuid, unsubscriber.id, 0, $4::text, $5::text, $6::int, '{InboundState.IGNORED}',
         '{InboundReason.LEFT}', clock_timestamp()
-    from leaver
-    where not exists (select from mutes where user_id = leaver.id and conversation_id = $1)
+    from unsubscriber
+    where not exists (select from mutes where user_id = unsubscriber.id and conversation_id = $1)
         and not exists (select from mark where deleted_at is not null)
-        and not exists (select from people where id = leaver.id and deleted)
+        and not exists (select from people where id = unsubscriber.id and deleted)
     on conflict (conversation_id, same_as) do nothing
     returning conversation_id, user_id
 ), muted as (

@@ -1,4 +1,4 @@
-"""Links by which a customer leaves emails without signing in. Each email has its own, and it holds for ever."""
+"""Links by which a customer unsubscribes without signing in. Each email has its own, and it holds for ever."""
 
 import hmac
 from base64 import urlsafe_b64decode, urlsafe_b64encode
@@ -8,24 +8,27 @@ PATH = "/api/v1/notifications/links/"
 _SIGNATURE_BYTES = 16
 
 
-def leave_link(public_url: str, key: bytes, email_id: UUID) -> str:
+def unsubscribe_link(public_url: str, key: bytes, email_id: UUID) -> str:
     """Return the link of an email, signed with the key."""
-    return f"{public_url.rstrip('/')}{PATH}{leave_token(key, email_id)}"
+    return f"{public_url.rstrip('/')}{PATH}{unsubscribe_token(key, email_id)}"
 
 
-def leave_token(key: bytes, email_id: UUID) -> str:
+def unsubscribe_token(key: bytes, email_id: UUID) -> str:
     """Return the end of the link: the email's id and a signature, 43 characters."""
     return urlsafe_b64encode(email_id.bytes + _signature(key, email_id.bytes)).decode().rstrip("=")
 
 
-def read_leave_token(key: bytes, token: str) -> UUID | None:
+def read_unsubscribe_token(key: bytes, token: str) -> UUID | None:
     """Return the id of the email that has this link; None if nobody has signed it."""
     try:
         content = urlsafe_b64decode(f"{token}=")
     except ValueError:
         return None
     email_id, signature = content[:16], content[16:]
-    if not hmac.compare_digest(signature, _signature(key, email_id)) or leave_token(key, UUID(bytes=email_id)) != token:
+    if (
+        not hmac.compare_digest(signature, _signature(key, email_id))
+        or unsubscribe_token(key, UUID(bytes=email_id)) != token
+    ):
         return None
     return UUID(bytes=email_id)
 

@@ -22,7 +22,7 @@ from sqlalchemy.ext.asyncio import AsyncSession
 from services.notifications.api.routes import CurrentSettings
 from services.notifications.delivery.muting import Muting, Wish, read_muting, set_muting
 from services.notifications.mail import message
-from services.notifications.mail.leave_links import PATH, read_leave_token
+from services.notifications.mail.unsubscribe_links import PATH, read_unsubscribe_token
 from services.notifications.models import Email, Person, SendingControl
 from services.notifications.rules import Audience
 from services.notifications.settings import ApiSettings
@@ -62,23 +62,23 @@ Token = Annotated[str, PathParameter(max_length=100)]
 router = APIRouter(prefix=PATH.rstrip("/"), include_in_schema=False)
 
 
-@router.get("/{leave_token}")
+@router.get("/{unsubscribe_token}")
 async def show_emails(
-    request: Request, leave_token: Token, session: DbSession, settings: CurrentSettings
+    request: Request, unsubscribe_token: Token, session: DbSession, settings: CurrentSettings
 ) -> HTMLResponse:
     """Show which emails the recipient gets, with a button for each other choice."""
-    email = await _find_email(session, leave_token)
+    email = await _find_email(session, unsubscribe_token)
     if email is None:
         return await _page(request, session, settings, None, None)
     return await _page(request, session, settings, email, await read_muting(session, *email))
 
 
-@router.post("/{leave_token}")
+@router.post("/{unsubscribe_token}")
 async def choose_emails(
-    request: Request, leave_token: Token, session: DbSession, settings: CurrentSettings
+    request: Request, unsubscribe_token: Token, session: DbSession, settings: CurrentSettings
 ) -> HTMLResponse:
     """Stop emails or turn them on again, and show the page."""
-    email = await _find_email(session, leave_token)
+    email = await _find_email(session, unsubscribe_token)
     if email is None:
         return await _page(request, session, settings, None, None)
     if len(await request.body()) > MAX_FORM_BYTES:
@@ -94,7 +94,7 @@ async def choose_emails(
 async def _find_email(session: AsyncSession, token: str) -> tuple[str, UUID] | None:
     """Return the recipient and the conversation of the email with this link."""
     key = (await session.scalars(select(SendingControl.leave_key))).one()
-    email_id = read_leave_token(key, token)
+    email_id = read_unsubscribe_token(key, token)
     query = select(Email.recipient_id, Email.conversation_id).where(
         Email.id == email_id, Email.audience == Audience.CUSTOMER
     )
@@ -111,10 +111,10 @@ async def _page(
 ) -> HTMLResponse:
     person = await session.get(Person, email[0]) if email else None
     messages = f"{settings.public_url.rstrip('/')}/dashboard/messages/"
-    return leaving_page(request, settings, person.locale if person else None, muting, messages)
+    return unsubscribe_page(request, settings, person.locale if person else None, muting, messages)
 
 
-def leaving_page(
+def unsubscribe_page(
     request: Request,
     settings: ApiSettings,
     locale: str | None,
@@ -134,7 +134,7 @@ def leaving_page(
     language = find_language(message.LOCALE, [locale, *(name.partition(";")[0].strip() for name in accepted)])
     loader = FileSystemLoader(Path(message.__file__).parent / "templates")
     environment = TranslatedEnvironment(language.translations, loader=loader)
-    text = environment.get_template("leaving.html.jinja").render(
+    text = environment.get_template("unsubscribe.html.jinja").render(
         language=language.locale.language,
         direction=language.locale.text_direction,
         store=settings.store_name,
