@@ -13,7 +13,7 @@ _CONVERSATION = re.compile(rb"/dashboard/messages/([0-9a-f-]{36})/")
 
 
 @dataclass(frozen=True)
-class Letter:
+class CaughtEmail:
     """An email that can be answered."""
 
     conversation: str
@@ -27,7 +27,7 @@ class Mailroom(SmtpServer):
 
     copies: Counter[str] = field(default_factory=Counter)  # by Message-ID
     tokens: set[str] = field(default_factory=set)  # of messages
-    letters: dict[str, Letter] = field(default_factory=dict)  # the newest one, by conversation
+    caught: dict[str, CaughtEmail] = field(default_factory=dict)  # the newest one, by conversation
 
     def keep(self, email: ReceivedEmail) -> None:
         """Count an email."""
@@ -36,8 +36,8 @@ class Mailroom(SmtpServer):
         self.tokens.update(token.decode() for token in _TOKEN.findall(email.content))
         reply_to, conversation = _REPLY_TO.search(email.content), _CONVERSATION.search(_joined(email.content))
         if reply_to and conversation:
-            letter = Letter(conversation[1].decode(), email.recipients[0], reply_to[1].decode())
-            self.letters[letter.conversation] = letter
+            caught = CaughtEmail(conversation[1].decode(), email.recipients[0], reply_to[1].decode())
+            self.caught[caught.conversation] = caught
         self.commands.clear()
 
 

@@ -8,7 +8,7 @@ from concurrent.futures import ThreadPoolExecutor
 from dataclasses import dataclass, field
 
 from bench.chaos.history import History
-from bench.chaos.mailroom import Letter, Mailroom
+from bench.chaos.mailroom import CaughtEmail, Mailroom
 
 TIMEOUT = 20.0  # seconds until the mail server gives a connection up, and begins again
 PER_CONVERSATION = 19  # replies; beyond the product's limit an hour they wait for an admin
@@ -37,33 +37,33 @@ class Replier:
     async def write(self, stop: asyncio.Event) -> None:
         """Answer emails until `stop`, and deliver the last reply."""
         while not stop.is_set():
-            letter = self._choose()
-            if letter is not None:
-                self.inbound.sent[letter.conversation] += 1
-                await self._deliver(letter, f"{self.rng.getrandbits(64):016x}")
-            await asyncio.sleep(self.rng.random() * self.pause if letter else 0.2)
+            email = self._choose()
+            if email is not None:
+                self.inbound.sent[email.conversation] += 1
+                await self._deliver(email, f"{self.rng.getrandbits(64):016x}")
+            await asyncio.sleep(self.rng.random() * self.pause if email else 0.2)
         self.thread.shutdown()
 
-    def _choose(self) -> Letter | None:
-        letters = self.inbound.mailroom.letters
-        for conversation in self.rng.sample(sorted(letters), min(len(letters), 20)):
+    def _choose(self) -> CaughtEmail | None:
+        emails = self.inbound.mailroom.caught
+        for conversation in self.rng.sample(sorted(emails), min(len(emails), 20)):
             if self.inbound.sent[conversation] < PER_CONVERSATION:
-                return letters[conversation]
+                return emails[conversation]
         return None
 
-    async def _deliver(self, letter: Letter, token: str) -> None:
+    async def _deliver(self, email: CaughtEmail, token: str) -> None:
         """Deliver a reply until it is accepted or refused. The same bytes each time."""
         content = (
-            f"From: {letter.recipient}\r\nTo: {letter.reply_to}\r\nMessage-ID: <{token}@customer.test>\r\n\r\n"
+            f"From: {email.recipient}\r\nTo: {email.reply_to}\r\nMessage-ID: <{token}@customer.test>\r\n\r\n"
             f"chaos-{token}\r\n"
         ).encode()
         while True:
             try:
-                code = await asyncio.get_running_loop().run_in_executor(self.thread, self._dialogue, letter, content)
+                code = await asyncio.get_running_loop().run_in_executor(self.thread, self._dialogue, email, content)
             except _TRY_AGAIN:
                 code = 0
             if code // 100 == 2:
-                self.history.replied[token] = letter.conversation
+                self.history.replied[token] = email.conversation
                 return
             if code // 100 == 5:
                 self.history.refused_replies += 1
@@ -71,10 +71,10 @@ class Replier:
             self.history.retries += 1
             await asyncio.sleep(0.1 + self.rng.random() * 0.4)
 
-    def _dialogue(self, letter: Letter, content: bytes) -> int:
+    def _dialogue(self, email: CaughtEmail, content: bytes) -> int:
         """Return the code of the last answer."""
         with smtplib.LMTP(self.inbound.host, self.inbound.port, timeout=TIMEOUT) as server:
             server.ehlo()
-            server.mail(letter.recipient)
-            code, _ = server.rcpt(letter.reply_to)
+            server.mail(email.recipient)
+            code, _ = server.rcpt(email.reply_to)
             return server.data(content)[0] if code // 100 == 2 else code

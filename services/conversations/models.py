@@ -329,7 +329,7 @@ class ConversationEntry(Base):
     )
 
 
-class HeldLetter(Base):
+class UnmatchedEmail(Base):
     """An email that is held and belongs to no conversation, by its id in the notifications service."""
 
     __tablename__ = "held_letters"

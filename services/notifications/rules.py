@@ -113,7 +113,6 @@ class InboundReason(StrEnum):
     TOO_MANY = "too-many"
     TOO_MANY_HELD = "too-many-held"
     """It would be held, but too many are held already. Its original is not kept."""
-    UNREADABLE = "unreadable"
     EMPTY = "empty"
     NOT_ACCEPTED = "not-accepted"
     """The conversations service refused it, or failed at it, for too long."""

@@ -7,7 +7,7 @@ from tests.browser.helpers.people import People
 from tests.browser.helpers.site import Site
 from tests.browser.helpers.thread_page import expect_to_fit
 
-LETTER = b"From: Eve <eve@other.test>\r\nSubject: My <b>old</b> address\r\n\r\nPlease answer here.\r\n" + b"x" * 300
+EMAIL = b"From: Eve <eve@other.test>\r\nSubject: My <b>old</b> address\r\n\r\nPlease answer here.\r\n" + b"x" * 300
 _HOLD = """
 with held as (
     insert into inbound_emails (conversation_id, kind, read_up_to, same_as, from_address, size, original, state, reason)
@@ -24,17 +24,17 @@ async def test_an_admin_opens_a_held_email_as_a_customers_conversation(people: P
     page = await sam.go()
     connection = await asyncpg.connect(str(site.product.owner_urls["notifications"]))
     try:
-        await connection.execute(_HOLD, LETTER, len(LETTER))
+        await connection.execute(_HOLD, EMAIL, len(EMAIL))
     finally:
         await connection.close()
     await page.locator("#view-held").click()
-    letter = page.locator(".letter")
-    await expect(letter).to_contain_text("My <b>old</b> address")
-    await expect(letter).to_contain_text("eve@other.test: No customer has this address.")
-    await expect(letter).to_contain_text("Please answer here.")
+    email = page.locator(".unmatched")
+    await expect(email).to_contain_text("My <b>old</b> address")
+    await expect(email).to_contain_text("eve@other.test: No customer has this address.")
+    await expect(email).to_contain_text("Please answer here.")
     for width in (390, 1440):
         await expect_to_fit(page, width)
-    await letter.get_by_placeholder("Name, email or ID").fill(dora)
-    await letter.get_by_role("button", name="Open as this customer").click()
-    await expect(letter).to_have_count(0)
+    await email.get_by_placeholder("Name, email or ID").fill(dora)
+    await email.get_by_role("button", name="Open as this customer").click()
+    await expect(email).to_have_count(0)
     await expect(page.locator("#view-held .count")).to_have_count(0)

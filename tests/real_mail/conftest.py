@@ -35,7 +35,7 @@ from tests.service.conftest import (  # noqa: F401 - fixtures
 )
 from tests.service.helpers.callers import Caller
 from tests.service.helpers.sweeping import Sweeper
-from tests.service.inbound.rig import DOMAIN, LETTERS, running_rig
+from tests.service.inbound.rig import DOMAIN, SUPPORT_ADDRESS, running_rig
 
 CUSTOMERS = {"anna": "", "full": "1B", "away": "", "store": ""}  # their quotas; the last one is the store's mailbox
 SCRIPTS = {"away": 'require "vacation"; vacation :days 1 "I am in the mountains.";'}
@@ -58,8 +58,8 @@ def servers() -> Iterator[Servers]:
         # Only root reaches the directories of pytest, and the servers have users of their own.
         directory = Path(stack.enter_context(tempfile.TemporaryDirectory(prefix="mail-servers-")))
         directory.chmod(0o755)
-        our_postfix = stack.enter_context(postfix(directory / "postfix", DOMAIN, LETTERS, inbound, others))
-        our_exim = stack.enter_context(exim(directory / "exim", DOMAIN, LETTERS, inbound, others))
+        our_postfix = stack.enter_context(postfix(directory / "postfix", DOMAIN, SUPPORT_ADDRESS, inbound, others))
+        our_exim = stack.enter_context(exim(directory / "exim", DOMAIN, SUPPORT_ADDRESS, inbound, others))
         mailboxes = dovecot(directory / "dovecot", lmtp, our_postfix.mx, CUSTOMERS, SCRIPTS)
         yield Servers(our_postfix, our_exim, stack.enter_context(mailboxes), inbound)
 

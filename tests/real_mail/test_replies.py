@@ -10,7 +10,7 @@ import pytest
 
 from tests.real_mail.helpers import mutt
 from tests.real_mail.helpers.town import Servers, Town
-from tests.service.inbound.rig import DOMAIN, LETTERS, SENDER, passed
+from tests.service.inbound.rig import DOMAIN, SENDER, SUPPORT_ADDRESS, passed
 from tests.service.inbound.test_new_conversations import learn
 
 SERVERS = ["postfix", "exim"]
@@ -75,8 +75,8 @@ async def test_an_html_reply_is_a_message_without_its_quote(town: Town, server: 
 async def test_an_email_to_the_support_address_opens_a_conversation(town: Town, server: str) -> None:
     await town.move_to("anna")
     await learn(town.rig)
-    letter, port = town.rig.letter("In Blau, bitte."), port_of(town.servers, server)
-    await asyncio.to_thread(hand_over, town, letter, port, to=LETTERS)
+    email, port = town.rig.new_email("In Blau, bitte."), port_of(town.servers, server)
+    await asyncio.to_thread(hand_over, town, email, port, to=SUPPORT_ADDRESS)
     await town.arrived(("received", None))
     await town.rig.post()
     [conversation] = (await town.rig.anna.get("/conversations"))["items"]

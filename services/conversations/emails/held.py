@@ -19,7 +19,7 @@ async def write_held(session: AsyncSession, statuses: Iterable[InboundStatus], *
     if not newest:
         return
     driver = await transaction_driver(session)
-    for statement, opens in ((_WRITE, False), (_WRITE_LETTERS, True)):
+    for statement, opens in ((_WRITE, False), (_WRITE_UNMATCHED, True)):
         rows = [
             (status.inbound_id, status.conversation_id, status.held)
             for status in newest.values()
@@ -38,9 +38,9 @@ async def forget_held(session: AsyncSession) -> None:
         await driver.execute(statement)
 
 
-async def list_letters(connection: Driver, limit: int) -> list[UUID]:
+async def list_unmatched(connection: Driver, limit: int) -> list[UUID]:
     """Return the newest held emails that belong to no conversation."""
-    return [row["id"] for row in await connection.fetch(_LETTERS, limit)]
+    return [row["id"] for row in await connection.fetch(_LIST_UNMATCHED, limit)]
 
 
 _WRITE: Final = f"""
@@ -62,8 +62,8 @@ insert into events (type, user_id, conversation_id, audience, payload)
 select '{EventType.INBOUND_UPDATED}', user_id, id, '{Side.ADMIN}', jsonb_build_object('conversation_id', id)
 from changed where $4
 """  # noqa: S608 - built from constants
-# Each letter has a conversation of its own, which does not exist while it is held.
-_WRITE_LETTERS: Final = f"""
+# Each of these would open a conversation of its own, which does not exist while it is held.
+_WRITE_UNMATCHED: Final = f"""
 with statuses as (
     select * from unnest($1::uuid[], $2::uuid[], $3::bool[]) as status (id, conversation_id, held)
 ), added as (
@@ -79,4 +79,4 @@ _FORGET: Final = (
     "update conversations set held_ids = null where held_ids is not null",
     "delete from held_letters",
 )
-_LETTERS: Final = "select id from held_letters order by id desc limit $1"
+_LIST_UNMATCHED: Final = "select id from held_letters order by id desc limit $1"

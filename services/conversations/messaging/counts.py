@@ -85,14 +85,14 @@ join conversations as c on c.user_id = of.id and not c.is_read_by_user group by 
 # The order of the index that starts with the status: otherwise PostgreSQL scans the table for a common status.
 _IN_STATE = "c.is_read_by_admin, c.last_activity_at desc, c.id desc"
 _ACTIVE = f"c.status in ({', '.join(repr(str(status)) for status in Status if status in ACTIVE)})"
-_LETTERS = f"(select count(*) from (select from held_letters limit {COUNT_LIMIT}) as counted)"  # noqa: S608 - a constant
+_UNMATCHED = f"(select count(*) from (select from held_letters limit {COUNT_LIMIT}) as counted)"  # noqa: S608 - a constant
 _COUNTS = ", ".join(
     (
         *(_count(f"c.status = '{status}' order by {_IN_STATE}") for status in Status),
         _count(UNREAD_BY_ADMIN),
         _count(f"c.assignee_id = $1 and {_ACTIVE}"),
         _count(f"c.assignee_id is null and {_ACTIVE}"),
-        f"least({COUNT_LIMIT}, {_count('c.held_ids is not null')} + {_LETTERS})",
+        f"least({COUNT_LIMIT}, {_count('c.held_ids is not null')} + {_UNMATCHED})",
     )
 )
 _COUNTED = len(Status) + 4

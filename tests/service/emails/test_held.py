@@ -12,7 +12,7 @@ from tests.service.emails.test_follower import Following, following
 from tests.service.helpers.callers import Caller, logged
 from tests.service.helpers.inbox_pages import show, signed_in
 from tests.service.inbound.conftest import rig
-from tests.service.inbound.rig import LETTERS, Rig
+from tests.service.inbound.rig import SUPPORT_ADDRESS, Rig
 
 __all__ = ["following", "rig"]  # fixtures
 
@@ -95,14 +95,14 @@ async def test_a_held_email_without_a_conversation_is_under_held_until_an_admin_
 ) -> None:
     await rig.send_email()
     await following.follow()
-    await rig.deliver(rig.letter("<b>Hello</b>", From="eve@elsewhere.test", Subject="A question"), LETTERS)
+    await rig.deliver(rig.new_email("<b>Hello</b>", From="eve@elsewhere.test", Subject="A question"), SUPPORT_ADDRESS)
     await following.follow()
     assert (await sam.get("/conversations/counts"))["held"] == 1
     [row] = await rig.rows()
     async with signed_in(anna.api) as browser:
         assert (await show(browser)).by_id("view-held").text == "Held 1"
-        letters = (await show(browser, "?held=true")).by_id("letters")
-        assert [element.attributes["data-held"] for element in letters.of_class("letter")] == [str(row.id)]
+        unmatched = (await show(browser, "?held=true")).by_id("unmatched")
+        assert [element.attributes["data-held"] for element in unmatched.of_class("unmatched")] == [str(row.id)]
     told = [payload for type_, payload in await logged(following.sessions) if type_ == "inbound.updated"]
     assert told == [{"conversation_id": None}]
     detail = await desk.get(f"/inbound/{row.id}")

@@ -30,13 +30,13 @@ from tests.service.helpers.event_factory import email_settings
 from tests.service.helpers.sweeping import Sweeper
 
 DOMAIN = "in.store.test"
-LETTERS = "support@store.test"
+SUPPORT_ADDRESS = "support@store.test"
 AUTHSERV = "mx.store.test"
 SETTINGS = email_settings(
     "postgresql://unused",
     inbound_domain=DOMAIN,
     inbound_secret=SecretStr(INBOUND_SECRET),
-    inbound_address=LETTERS,
+    inbound_address=SUPPORT_ADDRESS,
     inbound_authserv_id=AUTHSERV,
 )
 STORE = Store(["Test Store"], ["support@localhost", f"@{DOMAIN}"], SETTINGS.public_url)
@@ -87,10 +87,12 @@ class Rig:
         message.set_content(body)
         return message
 
-    def letter(self, body: str = "The blue one, please.", *, signer: str | None = "", **headers: str) -> EmailMessage:
+    def new_email(
+        self, body: str = "The blue one, please.", *, signer: str | None = "", **headers: str
+    ) -> EmailMessage:
         """Return an email to the address for new conversations, authenticated by its sender's domain or `signer`."""
-        given = {"From": f"Anna <{SENDER}>", "Subject": "Which colour?", "Message-ID": "<letter@customer.test>"}
-        message = self.reply(body, to=LETTERS, **(given | headers))
+        given = {"From": f"Anna <{SENDER}>", "Subject": "Which colour?", "Message-ID": "<new@customer.test>"}
+        message = self.reply(body, to=SUPPORT_ADDRESS, **(given | headers))
         return message if signer is None else passed(message, signer)
 
     @property
@@ -167,7 +169,7 @@ async def running_rig(
     sessions: SessionFactory = sweeping.notifications
     acquire, transact = connection_provider(sessions.kw["bind"]), partial(transaction, sessions)
     reception = Reception(
-        acquire, transact, DOMAIN, INBOUND_SECRET, "https://store.test", TRUSTED, inbound_address=LETTERS
+        acquire, transact, DOMAIN, INBOUND_SECRET, "https://store.test", TRUSTED, inbound_address=SUPPORT_ADDRESS
     )
     server = InboundServer(Receiver(reception), Listen(is_lmtp, "127.0.0.1", port), "store.test")
     await server.start()

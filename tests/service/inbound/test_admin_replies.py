@@ -11,7 +11,7 @@ from services.notifications.inbound import reply_content
 from services.notifications.inbound.operations import post_inbound
 from shared.database import transaction
 from shared.problems import Invalid
-from tests.service.inbound.rig import LETTERS, SETTINGS, Rig, parsed, passed
+from tests.service.inbound.rig import SETTINGS, SUPPORT_ADDRESS, Rig, parsed, passed
 from tests.service.inbound.test_new_conversations import HELD_PATH, known, learn
 from tests.service.inbound.test_posting import Killed, killed_at, quoted, with_files
 
@@ -175,7 +175,7 @@ async def test_a_reply_to_a_mention_is_a_note_for_its_author_and_never_a_message
     assert (await asked.sam.peek(asked.conversation))["status"] == "CLOSED"
 
 
-@pytest.mark.parametrize("way", ["expired", "held", "letters", "removed", "again", "quoted"])
+@pytest.mark.parametrize("way", ["expired", "held", "support-address", "removed", "again", "quoted"])
 async def test_whatever_happens_a_note_stays_a_note(
     asked: Rig, way: str, notifications_api: httpx2.AsyncClient
 ) -> None:
@@ -186,8 +186,8 @@ async def test_whatever_happens_a_note_stays_a_note(
         await asked.run("update reply_addresses set expires_at = now() - interval '1 day'")
     if way == "held":
         headers["From"] = "Sam <sam@home.test>"
-    if way == "letters":
-        to, headers["In-Reply-To"] = LETTERS, str(email["Message-ID"])
+    if way == "support-address":
+        to, headers["In-Reply-To"] = SUPPORT_ADDRESS, str(email["Message-ID"])
     if way == "removed":
         [note] = [item for item in await timeline(asked) if item["kind"] == "note"]
         await asked.sam.api.delete(

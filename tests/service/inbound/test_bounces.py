@@ -480,8 +480,8 @@ async def test_a_complaint_without_a_token_of_ours_or_of_another_kind_changes_no
     message_id = str(rig.sent[-1]["Message-ID"])
     assert await complain(rig, f"Message-ID: {message_id}", body=bounces_to) is None, "only headers count"
     assert await muted(rig) == []
-    letter = rig.reply("Your shop sends spam!")
-    assert await rig.deliver(letter, f"abuse@{DOMAIN}") == (
+    email = rig.reply("Your shop sends spam!")
+    assert await rig.deliver(email, f"abuse@{DOMAIN}") == (
         550,
         b"5.6.0 Only feedback reports (RFC 5965) are taken here",
     )

@@ -18,7 +18,7 @@ from services.notifications.app import create_app
 from services.notifications.models import InboundEmail
 from services.notifications.settings import ApiSettings
 from tests.service.conftest import INBOUND_SECRET, SECRET
-from tests.service.inbound.rig import DOMAIN, LETTERS, SENDER, Rig
+from tests.service.inbound.rig import DOMAIN, SENDER, SUPPORT_ADDRESS, Rig
 
 NO_SENDER: dict[str, Any] = {"from": ""}
 PATH = inbound_mime.MIME
@@ -35,7 +35,7 @@ async def door(rig: Rig, databases: dict[str, str]) -> AsyncIterator[httpx2.Asyn
             notifications_database_url=databases["notifications"],
             auth_secret=[SECRET],
             inbound_domain=DOMAIN,
-            inbound_address=LETTERS,
+            inbound_address=SUPPORT_ADDRESS,
             inbound_secret=SecretStr(INBOUND_SECRET),
             inbound_http_secret=SecretStr(PROVIDER),
         )
@@ -130,16 +130,16 @@ async def test_recipients_are_those_that_the_url_or_the_headers_name(door: httpx
 async def test_the_address_for_new_conversations_counts_in_headers_without_another_of_ours(
     door: httpx2.AsyncClient, rig: Rig
 ) -> None:
-    letter = rig.letter(To=f"Shop <{LETTERS.upper()}>, eve@other.test").as_bytes()
-    [taken] = await deliver(door, letter)
+    email = rig.new_email(To=f"Shop <{SUPPORT_ADDRESS.upper()}>, eve@other.test").as_bytes()
+    [taken] = await deliver(door, email)
     assert taken["state"] != "refused"
-    both = rig.reply(to=f"{LETTERS}, {rig.address}").as_bytes()
+    both = rig.reply(to=f"{SUPPORT_ADDRESS}, {rig.address}").as_bytes()
     [reply] = await deliver(door, both)
     assert [(str(row.id), row.kind) for row in await rig.rows()] == [
         (taken["id"], "conversation"),
         (reply["id"], "message"),
     ]
-    longer = rig.letter(To=f"x{LETTERS}, {LETTERS}.other.test").as_bytes()
+    longer = rig.new_email(To=f"x{SUPPORT_ADDRESS}, {SUPPORT_ADDRESS}.other.test").as_bytes()
     assert (await door.post(PATH, content=longer, headers=RAW)).status_code == 406
 
 

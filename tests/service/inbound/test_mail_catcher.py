@@ -6,14 +6,14 @@ import httpx2
 import pytest
 
 from deploy.local.mailbox import Intake, Mailbox, make_app
-from tests.service.inbound.rig import AUTHSERV, LETTERS, Rig
+from tests.service.inbound.rig import AUTHSERV, SUPPORT_ADDRESS, Rig
 
 
 @pytest.fixture
 async def catcher(rig: Rig, tmp_path: Path) -> httpx2.AsyncClient:
     mailbox = Mailbox(tmp_path)
     mailbox.keep((await rig.send_email("Which size?\nLarge or small?")).as_bytes())
-    app = make_app(mailbox, Intake(f"lmtp://127.0.0.1:{rig.port}", AUTHSERV, LETTERS))
+    app = make_app(mailbox, Intake(f"lmtp://127.0.0.1:{rig.port}", AUTHSERV, SUPPORT_ADDRESS))
     return httpx2.AsyncClient(transport=httpx2.ASGITransport(app=app), base_url="http://mailbox.test")
 
 
@@ -30,11 +30,11 @@ async def test_a_reply_typed_in_the_catcher_is_posted_without_its_quote(rig: Rig
 
 async def test_an_email_written_in_the_catcher_opens_a_conversation(rig: Rig, catcher: httpx2.AsyncClient) -> None:
     async with catcher:
-        assert LETTERS in (await catcher.get("/write")).text
-        letter = {"from": "Anna <anna@customer.test>", "subject": "Which colour?", "body": "Blue?\r\nOr green?"}
-        answer = await catcher.post("/write", data=letter)
+        assert SUPPORT_ADDRESS in (await catcher.get("/write")).text
+        email = {"from": "Anna <anna@customer.test>", "subject": "Which colour?", "body": "Blue?\r\nOr green?"}
+        answer = await catcher.post("/write", data=email)
         assert "250 2.0.0 OK" in (await catcher.get(answer.headers["location"])).text
-        assert (await catcher.post("/write", data=letter | {"from": "nobody"})).status_code == 400
+        assert (await catcher.post("/write", data=email | {"from": "nobody"})).status_code == 400
     await rig.post()
     found = await rig.anna.get("/conversations")
     assert "Which colour?" in [conversation["subject"] for conversation in found["items"]]

@@ -5,7 +5,7 @@ from typing import Any
 import httpx2
 import pytest
 
-from tests.service.inbound.rig import LETTERS, SENDER, Rig, passed
+from tests.service.inbound.rig import SENDER, SUPPORT_ADDRESS, Rig, passed
 from tests.service.inbound.test_posting import Killed, killed_at, with_files
 
 HELD_PATH = "/api/v1/notifications/inbound"
@@ -39,7 +39,7 @@ async def conversations(rig: Rig) -> list[Any]:
 
 
 async def test_a_customers_email_opens_a_conversation_with_its_subject_and_files(known: Rig) -> None:
-    assert await known.deliver(with_files(known.letter(), "a.pdf"), LETTERS) is None
+    assert await known.deliver(with_files(known.new_email(), "a.pdf"), SUPPORT_ADDRESS) is None
     assert await known.post() == 1
     [conversation] = await conversations(known)
     assert (conversation["subject"], conversation["status"], conversation["user"]["id"]) == (
@@ -74,7 +74,7 @@ async def test_a_customers_email_opens_a_conversation_with_its_subject_and_files
 async def test_who_may_open_a_conversation(
     known: Rig, headers: dict[str, str], signer: str | None, expected: tuple[str, str | None], user_id: str | None
 ) -> None:
-    assert await known.deliver(known.letter(signer=signer, **headers), LETTERS.upper()) is None
+    assert await known.deliver(known.new_email(signer=signer, **headers), SUPPORT_ADDRESS.upper()) is None
     [row] = await known.rows()
     assert ((row.state, row.reason), row.user_id) == (expected, user_id)
     assert await known.post() == (expected[0] == "received")
@@ -82,9 +82,9 @@ async def test_who_may_open_a_conversation(
 
 
 async def test_without_a_trusted_mail_server_every_email_is_held(known: Rig) -> None:
-    forged = known.letter(signer=None)
+    forged = known.new_email(signer=None)
     forged["Authentication-Results"] = "mx.elsewhere.test; dmarc=pass header.from=customer.test"
-    await known.deliver(forged, LETTERS)
+    await known.deliver(forged, SUPPORT_ADDRESS)
     assert await known.states() == [("held", "not-authenticated")]
 
 
@@ -101,21 +101,21 @@ async def test_without_a_trusted_mail_server_every_email_is_held(known: Rig) -> 
 async def test_a_subject_is_one_line_of_at_most_200_characters(
     known: Rig, subject: str, body: str, expected: str
 ) -> None:
-    message = known.letter(body, Subject="")
+    message = known.new_email(body, Subject="")
     if subject:
         message["Subject"] = subject
-    await known.deliver(with_files(message, "photo.pdf"), LETTERS)
+    await known.deliver(with_files(message, "photo.pdf"), SUPPORT_ADDRESS)
     await known.post()
     assert [conversation["subject"] for conversation in await conversations(known)] == [expected]
 
 
 @pytest.mark.parametrize("where", ["inbound-claimed", "inbound-file-sent", "inbound-posted", "inbound-recorded"])
 async def test_killed_anywhere_and_delivered_twice_it_opens_one_conversation(known: Rig, where: str) -> None:
-    letter = with_files(known.letter(), "a.pdf")
-    await known.deliver(letter, LETTERS)
+    email = with_files(known.new_email(), "a.pdf")
+    await known.deliver(email, SUPPORT_ADDRESS)
     with killed_at(where), pytest.raises(Killed):
         await known.post()
-    await known.deliver(letter, LETTERS)
+    await known.deliver(email, SUPPORT_ADDRESS)
     await known.run("update inbound_emails set lease_until = now() - interval '1 second' where lease_until is not null")
     while await known.post():
         pass
@@ -127,7 +127,7 @@ async def test_killed_anywhere_and_delivered_twice_it_opens_one_conversation(kno
 async def test_an_outage_and_a_limit_delay_an_email_and_lose_nothing(
     known: Rig, monkeypatch: pytest.MonkeyPatch
 ) -> None:
-    await known.deliver(known.letter(), LETTERS)
+    await known.deliver(known.new_email(), SUPPORT_ADDRESS)
     answers = [httpx2.Response(503), httpx2.Response(429, headers={"Retry-After": "7200"})]
     working = known.client.post
 
@@ -148,15 +148,17 @@ async def test_an_outage_and_a_limit_delay_an_email_and_lose_nothing(
 async def test_a_reply_that_comes_to_this_address_belongs_to_its_conversation(known: Rig) -> None:
     sent = await known.send_email()
     known_id = str(sent["Message-ID"])
-    await known.deliver(known.letter("By another way", **{"In-Reply-To": known_id, "Message-ID": "<2@x>"}), LETTERS)
+    await known.deliver(
+        known.new_email("By another way", **{"In-Reply-To": known_id, "Message-ID": "<2@x>"}), SUPPORT_ADDRESS
+    )
     await known.post()
     assert [message["body"] for message in await known.messages()] == ["By another way"]
-    forged = known.letter("Forged", signer=None, **{"References": f"<x@y> {known_id}", "Message-ID": "<3@x>"})
-    await known.deliver(forged, LETTERS)
-    stranger = known.letter("Other", **{"From": "eve@x.test", "In-Reply-To": known_id, "Message-ID": "<4@x>"})
-    await known.deliver(stranger, LETTERS)
-    bert = known.letter("Mine", **{"From": "bert@customer.test", "In-Reply-To": known_id, "Message-ID": "<5@x>"})
-    await known.deliver(bert, LETTERS)
+    forged = known.new_email("Forged", signer=None, **{"References": f"<x@y> {known_id}", "Message-ID": "<3@x>"})
+    await known.deliver(forged, SUPPORT_ADDRESS)
+    stranger = known.new_email("Other", **{"From": "eve@x.test", "In-Reply-To": known_id, "Message-ID": "<4@x>"})
+    await known.deliver(stranger, SUPPORT_ADDRESS)
+    bert = known.new_email("Mine", **{"From": "bert@customer.test", "In-Reply-To": known_id, "Message-ID": "<5@x>"})
+    await known.deliver(bert, SUPPORT_ADDRESS)
     rows = (await known.rows())[1:]
     assert [(row.kind, row.state, row.reason) for row in rows] == [
         ("message", "held", "not-authenticated"),
@@ -167,14 +169,14 @@ async def test_a_reply_that_comes_to_this_address_belongs_to_its_conversation(kn
 
 
 async def test_a_second_email_that_refers_to_the_first_one_joins_its_conversation(known: Rig) -> None:
-    await known.deliver(known.letter("First"), LETTERS)
+    await known.deliver(known.new_email("First"), SUPPORT_ADDRESS)
     await known.post()
-    again = known.letter("Second", **{"References": "<letter@customer.test>", "Message-ID": "<2@customer.test>"})
-    await known.deliver(again, LETTERS)
-    others = known.letter(
-        "Third", **{"From": "bert@customer.test", "In-Reply-To": "<letter@customer.test>", "Message-ID": "<3@x>"}
+    again = known.new_email("Second", **{"References": "<new@customer.test>", "Message-ID": "<2@customer.test>"})
+    await known.deliver(again, SUPPORT_ADDRESS)
+    others = known.new_email(
+        "Third", **{"From": "bert@customer.test", "In-Reply-To": "<new@customer.test>", "Message-ID": "<3@x>"}
     )
-    await known.deliver(others, LETTERS)
+    await known.deliver(others, SUPPORT_ADDRESS)
     while await known.post():
         pass
     found = {each["user"]["id"]: each["message_count"] for each in await conversations(known)}
@@ -184,7 +186,7 @@ async def test_a_second_email_that_refers_to_the_first_one_joins_its_conversatio
 async def test_an_admin_chooses_the_customer_of_a_held_email(
     known: Rig, notifications_api: httpx2.AsyncClient, acting_as: Any
 ) -> None:
-    await known.deliver(known.letter(From="Anna <anna@work.test>"), LETTERS)
+    await known.deliver(known.new_email(From="Anna <anna@work.test>"), SUPPORT_ADDRESS)
     [row] = await known.rows()
     admin, path = acting_as("sam", "admin"), f"{HELD_PATH}/{row.id}/post"
     for body, why in (
@@ -207,7 +209,7 @@ async def test_the_old_id_of_a_merged_customer_means_the_person(
 ) -> None:
     await known.send_email()
     await known.deliver(known.reply(From="anna@work.test"))
-    await known.deliver(known.letter(From="anna@work.test"), LETTERS)
+    await known.deliver(known.new_email(From="anna@work.test"), SUPPORT_ADDRESS)
     merged = {"into": "bert"}
     await known.anna.api.post("/api/v1/store/users/anna/merge", json=merged, headers=known.shop_headers)
     await learn(known)
@@ -224,7 +226,7 @@ async def test_the_old_id_of_a_merged_customer_means_the_person(
 
 
 async def test_a_customer_who_is_none_any_more_leaves_the_email_to_an_admin(known: Rig) -> None:
-    await known.deliver(known.letter(), LETTERS)
+    await known.deliver(known.new_email(), SUPPORT_ADDRESS)
     admin = {"role": "admin", "email": SENDER}
     await known.anna.api.put("/api/v1/store/users/anna", json=admin, headers=known.shop_headers)
     await known.post()
@@ -232,7 +234,7 @@ async def test_a_customer_who_is_none_any_more_leaves_the_email_to_an_admin(know
 
 
 async def test_a_held_email_under_an_old_id_is_kept_for_an_admin(known: Rig) -> None:
-    await known.deliver(known.letter(), LETTERS)
+    await known.deliver(known.new_email(), SUPPORT_ADDRESS)
     await known.run("update people set deleted = true, merged_into = 'bert' where id = 'anna'")  # the email came since
     admin = {"role": "admin", "email": SENDER}
     await known.anna.api.put("/api/v1/store/users/anna", json=admin, headers=known.shop_headers)
@@ -243,12 +245,16 @@ async def test_a_held_email_under_an_old_id_is_kept_for_an_admin(known: Rig) -> 
 
 async def test_held_emails_are_bounded(known: Rig, monkeypatch: pytest.MonkeyPatch) -> None:
     for number in range(22):
-        await known.deliver(known.letter(**{"From": "eve@other.test", "Message-ID": f"<{number}@x>"}), LETTERS)
+        await known.deliver(
+            known.new_email(**{"From": "eve@other.test", "Message-ID": f"<{number}@x>"}), SUPPORT_ADDRESS
+        )
     states = await known.states()
     assert states == [("held", "unknown-sender")] * 20 + [("ignored", "too-many-held")] * 2
     monkeypatch.setattr("services.notifications.inbound.intake._CAPS", (20, 100, 20, 21, 2**30))
     for number in range(2):
-        await known.deliver(known.letter(**{"From": f"e{number}@x.test", "Message-ID": f"<{number}@y>"}), LETTERS)
+        await known.deliver(
+            known.new_email(**{"From": f"e{number}@x.test", "Message-ID": f"<{number}@y>"}), SUPPORT_ADDRESS
+        )
     assert (await known.states())[-2:] == [("held", "unknown-sender"), ("ignored", "too-many-held")]
     await known.send_email()
     monkeypatch.setattr("services.notifications.inbound.intake._CAPS", (20, 1, 20, 1000, 2**30))
@@ -266,7 +272,7 @@ async def test_one_customer_opens_twenty_an_hour_and_the_others_are_held(
 ) -> None:
     monkeypatch.setattr("services.notifications.inbound.intake._CAPS", (2, 100, 20, 1000, 2**30))
     for number in range(3):
-        await known.deliver(known.letter(**{"Message-ID": f"<{number}@x>"}), LETTERS)
+        await known.deliver(known.new_email(**{"Message-ID": f"<{number}@x>"}), SUPPORT_ADDRESS)
     assert await known.states() == [("received", None)] * 2 + [("held", "too-many")]
 
 

@@ -11,7 +11,7 @@ from pydantic import SecretStr
 from deploy.local.ports import free_ports
 from services.notifications.delivery.notices import purge_notices, send_notices
 from services.notifications.settings import EmailSettings
-from tests.service.inbound.rig import LETTERS, SETTINGS, Rig, parsed, passed
+from tests.service.inbound.rig import SETTINGS, SUPPORT_ADDRESS, Rig, parsed, passed
 from tests.service.inbound.test_admin_replies import SAM, asked
 from tests.service.inbound.test_new_conversations import known
 
@@ -83,8 +83,8 @@ async def test_a_sender_is_told_once_a_day_where_to_write(known: Rig) -> None:
     ],
 )
 async def test_who_is_told(known: Rig, headers: dict[str, str], signer: str | None, sender: str, told: bool) -> None:
-    letter = known.letter(signer=signer, **({"From": sender} | headers))
-    await known.deliver(letter, LETTERS, sender=sender if sender.isascii() else "eve@other.test")
+    email = known.new_email(signer=signer, **({"From": sender} | headers))
+    await known.deliver(email, SUPPORT_ADDRESS, sender=sender if sender.isascii() else "eve@other.test")
     assert [str(notice["To"]) for notice in await notices(known)] == ([sender] if told else [])
 
 
@@ -99,7 +99,7 @@ async def test_who_is_told(known: Rig, headers: dict[str, str], signer: str | No
     ],
 )
 async def test_when_nobody_is_told(known: Rig, reason: str, changes: dict[str, Any]) -> None:
-    await known.deliver(known.letter(From="eve@other.test"), LETTERS)
+    await known.deliver(known.new_email(From="eve@other.test"), SUPPORT_ADDRESS)
     if reason == "paused":
         await known.run("update gate set paused_at = now()")
     if reason == "posted meanwhile":
@@ -129,9 +129,9 @@ async def test_too_many_emails_are_not_answered_and_addresses_are_forgotten(
 ) -> None:
     monkeypatch.setattr("services.notifications.inbound.intake._CAPS", (1, 100, 20, 1000, 2**30))
     for number in range(3):
-        await known.deliver(known.letter(**{"Message-ID": f"<{number}@x>"}), LETTERS)
+        await known.deliver(known.new_email(**{"Message-ID": f"<{number}@x>"}), SUPPORT_ADDRESS)
     assert await notices(known) == []
-    await known.deliver(known.letter(From="eve@other.test"), LETTERS)
+    await known.deliver(known.new_email(From="eve@other.test"), SUPPORT_ADDRESS)
     await known.run("update held_notices set asked_at = asked_at - interval '1 day'")
     await purge_notices(known.sweeping.notifications)
     assert await known.column("select mailbox from held_notices") == []

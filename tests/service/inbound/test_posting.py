@@ -169,14 +169,14 @@ async def test_a_conversation_or_a_user_that_is_gone_by_then_ends_the_email(rig:
 
 async def test_a_long_reply_is_cut_and_whole_in_a_file(rig: Rig) -> None:
     await rig.send_email()
-    letter = "\n".join(f"Line {number} of a very long letter." for number in range(1000))
-    await rig.deliver(rig.reply(letter))
+    text = "\n".join(f"Line {number} of a very long email." for number in range(1000))
+    await rig.deliver(rig.reply(text))
     await rig.post()
     [message] = await rig.messages()
     assert (len(message["body"]) <= 10_000, message["body"][-1]) == (True, "…")
     [file] = message["attachments"]
     content = await rig.anna.call("GET", f"/attachments/{file['id']}")
-    assert content.text.strip() == letter
+    assert content.text.strip() == text
 
 
 async def test_a_large_email_goes_through_the_database_in_pieces(rig: Rig, monkeypatch: pytest.MonkeyPatch) -> None:

@@ -8,7 +8,7 @@ from fastapi.responses import Response
 
 from services.conversations.api.response_schemas import UserOut
 from services.conversations.desk.choices import load_choices
-from services.conversations.emails.held import list_letters
+from services.conversations.emails.held import list_unmatched
 from services.conversations.messaging import counts, listing
 from services.conversations.messaging.listing import Filters
 from services.conversations.messaging.queries import load_conversations
@@ -51,7 +51,7 @@ async def list_all_conversations(
     if len(customers) == 1 and not chosen:  # the only match
         return redirect(inbox.address(user_id=customers[0].id))
     choices = await load_choices(connection)
-    letters = await list_letters(connection, PAGE) if inbox.view == "held" and tally.held else []
+    unmatched = await list_unmatched(connection, PAGE) if inbox.view == "held" and tally.held else []
     result = Result()
     if (inbox.user_id is None or chosen) and choices.has(inbox.label):
         filters = inbox.filters_for(page_context.principal.id, choices.label_id(inbox.label))
@@ -67,7 +67,7 @@ async def list_all_conversations(
         chosen=chosen and UserOut.of(chosen),
         customers=[UserOut.of(customer) for customer in customers],
         rows=[(detail, UserOut.of(detail.user), match) for detail, match in result.rows],
-        letters=letters,
+        unmatched=unmatched,
         kept=[(detail, UserOut.of(detail.user), None) for detail in kept],
         next_cursor=result.next_cursor,
         search_problem=result.problem,

@@ -16,11 +16,11 @@ export function startHeldEmails(thread, closed) {
 }
 
 /** Those that belong to no conversation, in the inbox. */
-export function startHeldLetters() {
+export function startUnmatched() {
   if (role !== "admin") return;
-  const explainAll = () => explain(document.querySelector("[data-letters]"), "kind=conversation");
+  const explainAll = () => explain(document.querySelector("[data-unmatched]"), "kind=conversation");
   document.addEventListener("submit", open);
-  document.addEventListener("click", (event) => event.target.closest("[data-letters]") && act(event));
+  document.addEventListener("click", (event) => event.target.closest("[data-unmatched]") && act(event));
   onRefresh(explainAll);
   explainAll();
 }
@@ -61,7 +61,7 @@ async function showText(notice, id) {
 }
 
 async function open(event) {
-  const form = event.target.closest("form[data-post-letter]");
+  const form = event.target.closest("form[data-post-unmatched]");
   if (!form) return;
   event.preventDefault();
   await decide(form.closest("[data-held]"), "post", { user_id: new FormData(form).get("user_id").trim() });

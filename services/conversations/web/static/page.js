@@ -133,10 +133,10 @@ function connection(state) {
 function startHeld(thread, closed) {
   let begun = false;
   const begin = async () => {
-    if (begun || !document.querySelector(thread ? "#held [data-held]" : "[data-letters] [data-held]")) return;
+    if (begun || !document.querySelector(thread ? "#held [data-held]" : "[data-unmatched] [data-held]")) return;
     begun = true;
-    const { startHeldEmails, startHeldLetters } = await import("./held-emails.js");
-    thread ? startHeldEmails(thread, closed) : startHeldLetters();
+    const { startHeldEmails, startUnmatched } = await import("./held-emails.js");
+    thread ? startHeldEmails(thread, closed) : startUnmatched();
   };
   onRefresh(begin, closed);
   begin();
