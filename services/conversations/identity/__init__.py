@@ -1,1 +1,1 @@
-"""Identity of callers: browser sessions, users provisioned from tokens, authorization, deletion of users."""
+"""Identity of callers: browser sessions, users provisioned from tokens, authorization, merging of users."""

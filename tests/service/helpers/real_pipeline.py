@@ -15,9 +15,9 @@ from sqlalchemy.exc import DBAPIError
 from services.conversations.app import create_app
 from services.conversations.catalog.sync import UserUpsert, put_user
 from services.conversations.event_log.sequencer import number_events
-from services.conversations.identity import erasure
 from services.conversations.messaging import commands
 from services.conversations.messaging.posting import Post, post_message
+from services.conversations.privacy import erasure
 from services.conversations.rules import Side, Status
 from services.conversations.settings import ApiSettings
 from services.notifications import sweeper

@@ -8,9 +8,9 @@ from uuid import UUID
 from sqlalchemy import text
 
 from services.conversations.event_log.sequencer import number_events
-from services.conversations.identity.erasure import delete_user
 from services.conversations.messaging.commands import delete_conversations
 from services.conversations.messaging.posting import Post, post_message
+from services.conversations.privacy.erasure import delete_user
 from services.conversations.rules import Side
 from shared.database import SessionFactory, transaction
 from tests.helpers.waiting import eventually

@@ -10,9 +10,9 @@ from sqlalchemy import select, text
 
 from services.conversations.event_log.sequencer import number_events
 from services.conversations.event_log.snapshot import read_snapshot
-from services.conversations.identity.erasure import delete_user
 from services.conversations.messaging import erasure_batches
 from services.conversations.models import Erasure, Message
+from services.conversations.privacy.erasure import delete_user
 from services.conversations.settings import JobsSettings
 from shared.database import SessionFactory, transaction
 from shared.events import Kind

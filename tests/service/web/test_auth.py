@@ -13,8 +13,8 @@ from sqlalchemy import text
 from services.conversations.app import create_app
 from services.conversations.event_log.reader import read_position
 from services.conversations.identity import sessions
-from services.conversations.identity.erasure import delete_user
 from services.conversations.identity.provisioning import provision_user
+from services.conversations.privacy.erasure import delete_user
 from services.conversations.rules import Side
 from services.conversations.settings import ApiSettings
 from services.conversations.web.auth import AdminContext, CustomerContext, PageContext
