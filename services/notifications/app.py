@@ -11,8 +11,7 @@ from services.notifications.api.field_docs import FIELDS
 from services.notifications.api.room import Room
 from services.notifications.api.state import ApiState
 from services.notifications.api.tags import TAGS
-from services.notifications.inbound.authentication import TrustedResults
-from services.notifications.inbound.reception import Reception
+from services.notifications.inbound.reception import InboundAddresses, Reception
 from services.notifications.settings import ApiSettings
 from services.notifications.web import emails, preferences, unsubscribing
 from shared.api_docs import describe_fields
@@ -41,13 +40,8 @@ def create_app(settings: ApiSettings) -> FastAPI:
         streamed=[inbound_mime.MIME],
     )
     state = cast("ApiState", app.state)
-    trusted = TrustedResults(settings.inbound_authserv_id, settings.inbound_require_auth)
     acquire, transact = partial(request_connection, state.acquire), partial(request_transaction, state.sessions)
-    secret = settings.inbound_secret.get_secret_value() if settings.inbound_secret else ""
-    domain = settings.inbound_domain or ""
-    state.reception = Reception(
-        acquire, transact, domain, secret, settings.public_url, trusted, inbound_address=settings.inbound_address
-    )
+    state.reception = Reception(acquire, transact, InboundAddresses.of(settings, settings.public_url))
     state.room = Room(inbound_mime.ROOM)
     add_routes(
         app,

@@ -10,11 +10,10 @@ from urllib.parse import urlsplit
 import httpx2
 import structlog
 
-from services.notifications.inbound.authentication import TrustedResults
 from services.notifications.inbound.calls import CALL_SECONDS
 from services.notifications.inbound.imap_mailbox import ImapMailbox
 from services.notifications.inbound.posting import BATCH, post_due
-from services.notifications.inbound.reception import Reception
+from services.notifications.inbound.reception import InboundAddresses, Reception
 from services.notifications.inbound.reply_content import Store
 from services.notifications.inbound.retention import purge_originals
 from services.notifications.inbound.server import GRACE, InboundServer, Receiver
@@ -52,19 +51,8 @@ async def run_inbound(settings: InboundSettings, host: str, port: int, stop: asy
     sessions, version = create_sessions(engine), newest_version(Path(__file__).parent)
     acquire, arrived = connection_provider(engine), asyncio.Event()
     routes = operations_routes(lambda: database_fault(engine, version), lambda: collect(sessions))
-    trusted = TrustedResults(settings.inbound_authserv_id, settings.inbound_require_auth)
-    secret = settings.inbound_secret.get_secret_value() if settings.inbound_secret else ""
-    domain = settings.inbound_domain or ""
-    reception = Reception(
-        acquire,
-        partial(transaction, sessions),
-        domain,
-        secret,
-        settings.public_url,
-        trusted,
-        arrived.set,
-        inbound_address=settings.inbound_address,
-    )
+    addresses = InboundAddresses.of(settings, settings.public_url)
+    reception = Reception(acquire, partial(transaction, sessions), addresses, arrived.set)
     hostname = urlsplit(settings.public_url).hostname or "localhost"
     listens = settings.inbound_domain is not None and settings.inbound_listen != NO_LISTENER
     server = (

@@ -10,7 +10,7 @@ from typing import Any
 import pytest
 
 from services.notifications.inbound.imap_mailbox import ImapMailbox
-from services.notifications.inbound.reception import Reception
+from services.notifications.inbound.reception import InboundAddresses, Reception
 from services.notifications.mail.imap import ImapConnection
 from services.notifications.mail.imap_url import ImapServer
 from services.notifications.mail.imap_wire import ImapRefused, LoginRefused
@@ -79,7 +79,8 @@ async def shared(town: Town) -> AsyncIterator[Shared]:
     rig, clock = town.rig, [0.0]
     sessions = rig.sweeping.notifications
     acquire, transact = connection_provider(sessions.kw["bind"]), partial(transaction, sessions)
-    reception = Reception(acquire, transact, DOMAIN, INBOUND_SECRET, "https://store.test", TRUSTED)
+    addresses = InboundAddresses(DOMAIN, INBOUND_SECRET, "https://store.test", TRUSTED)
+    reception = Reception(acquire, transact, addresses)
     await rig.send_email()
     with imaplib.IMAP4("127.0.0.1", port, timeout=20) as person:
         person.login(USER, PASSWORD)

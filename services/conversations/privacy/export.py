@@ -60,32 +60,31 @@ async def prepare_export(sources: Sources, user_id: str, *, internal: bool) -> "
         raise NotFound("This user was deleted. Nothing that remains of them has a name or an address.")
     notifications = Notifications(sources.notifications, [*merged, user_id])
     email_profile = await notifications.read_profile()
-    conversations, was_admin = await queries.list_conversations(), await queries.was_ever_admin()
-    return Export(
-        sources, person, conversations, email_profile, queries, notifications, internal=internal, was_admin=was_admin
-    )
+    beginning = Beginning(person, await queries.list_conversations(), email_profile, await queries.was_ever_admin())
+    return Export(sources, beginning, queries, notifications, internal=internal)
+
+
+@dataclass(frozen=True, slots=True)
+class Beginning:
+    """What is read of a person before the first byte is written."""
+
+    person: PersonRow
+    conversations: Sequence[ExportedConversation]
+    email_profile: Mapping[str, Any]
+    was_admin: bool
 
 
 class Export:
     """An export that is ready to be written."""
 
     def __init__(
-        self,
-        sources: Sources,
-        person: PersonRow,
-        conversations: Sequence[ExportedConversation],
-        email_profile: Mapping[str, Any],
-        queries: Queries,
-        notifications: Notifications,
-        *,
-        internal: bool,
-        was_admin: bool,
+        self, sources: Sources, beginning: Beginning, queries: Queries, notifications: Notifications, *, internal: bool
     ) -> None:
-        settings = sources.settings
+        settings, person = sources.settings, beginning.person
         self._files, self._store_name = sources.files, settings.store_name
-        self._person, self._conversations, self._email_profile = person, conversations, email_profile
-        self._queries, self._notifications = queries, notifications
-        self._internal, self._was_admin = internal, was_admin
+        self._person, self._conversations = person, beginning.conversations
+        self._email_profile, self._was_admin = beginning.email_profile, beginning.was_admin
+        self._queries, self._notifications, self._internal = queries, notifications, internal
         self._pages = Pages(
             [person.locale, settings.locale], [person.zoneinfo, settings.time_zone], settings.store_name
         )

@@ -2,9 +2,9 @@
 
 import asyncio
 from collections.abc import Callable
-from dataclasses import dataclass
+from dataclasses import dataclass, field
 from email.message import Message
-from typing import Final
+from typing import Final, Self
 
 import structlog
 from prometheus_client import Counter
@@ -26,6 +26,7 @@ from services.notifications.inbound.unsubscribing import Unsubscriber, find_unsu
 from services.notifications.mail.addresses import mailbox_or_none
 from services.notifications.mail.reply_addresses import read_bounce_address, read_reply_token, read_unsubscribe_address
 from services.notifications.rules import InboundState
+from services.notifications.settings import TakingSettings
 from shared.database import ConnectionProvider
 from shared.failpoints import failpoint
 
@@ -55,29 +56,49 @@ NO_REPORT: Final = Refused("no-report", "5.1.6", "Nobody reads this address. Ans
 NO_COMPLAINT: Final = Refused("no-complaint", "5.6.0", "Only feedback reports (RFC 5965) are taken here")
 
 
+@dataclass(frozen=True, slots=True)
+class InboundAddresses:
+    """Which addresses are ours, and whose word about a sender counts.
+
+    `domain` is that of addresses made with `secret`, empty if no email is taken in. `inbound_address` is for new
+    conversations. `public_url` has the pages to which refused senders are pointed.
+    """
+
+    domain: str
+    secret: str = field(repr=False)
+    public_url: str
+    trusted: TrustedResults
+    inbound_address: str | None = None
+
+    @classmethod
+    def of(cls, settings: TakingSettings, public_url: str) -> Self:
+        """Return what the settings say."""
+        return cls(
+            domain=settings.inbound_domain or "",
+            secret=settings.inbound_secret.get_secret_value() if settings.inbound_secret else "",
+            public_url=public_url,
+            trusted=TrustedResults(settings.inbound_authserv_id, settings.inbound_require_auth),
+            inbound_address=settings.inbound_address,
+        )
+
+
 class Reception:
     """Finds out whom addresses stand for, and keeps emails. Errors of the database are the caller's.
 
-    `transact` begins a transaction, in which a report takes effect.
+    `transact` begins a transaction, in which a report takes effect. `arrived` is called after each email that was kept.
     """
 
     def __init__(
         self,
         acquire: ConnectionProvider,
         transact: Transact,
-        domain: str,
-        secret: str,
-        public_url: str,
-        trusted: TrustedResults,
+        addresses: InboundAddresses,
         arrived: Callable[[], None] = lambda: None,
-        *,
-        inbound_address: str | None = None,
     ) -> None:
-        self._acquire, self._transact = acquire, transact
-        self.domain, self._secret = domain, secret
-        self._trusted, self._arrived = trusted, arrived
-        self._inbound_address = mailbox_or_none(inbound_address)  # the address for new conversations
-        self._new_conversation = f"{public_url.rstrip('/')}/dashboard/messages/new/"
+        self._acquire, self._transact, self._arrived = acquire, transact, arrived
+        self.domain, self._secret, self._trusted = addresses.domain, addresses.secret, addresses.trusted
+        self._inbound_address = mailbox_or_none(addresses.inbound_address)
+        self._new_conversation = f"{addresses.public_url.rstrip('/')}/dashboard/messages/new/"
 
     def is_ours(self, address: str) -> bool:
         """Return whether an address has the form of one that we make. It may still be forged."""

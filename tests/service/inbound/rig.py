@@ -18,7 +18,7 @@ from deploy.local.ports import free_ports
 from services.notifications.delivery.claiming import claim_emails
 from services.notifications.inbound.authentication import TrustedResults
 from services.notifications.inbound.posting import post_due
-from services.notifications.inbound.reception import Reception
+from services.notifications.inbound.reception import InboundAddresses, Reception
 from services.notifications.inbound.reply_content import Store
 from services.notifications.inbound.server import InboundServer, Receiver
 from services.notifications.mail.listen_url import Listen
@@ -168,9 +168,8 @@ async def running_rig(
     [port] = [port] if port else free_ports([0])
     sessions: SessionFactory = sweeping.notifications
     acquire, transact = connection_provider(sessions.kw["bind"]), partial(transaction, sessions)
-    reception = Reception(
-        acquire, transact, DOMAIN, INBOUND_SECRET, "https://store.test", TRUSTED, inbound_address=SUPPORT_ADDRESS
-    )
+    addresses = InboundAddresses(DOMAIN, INBOUND_SECRET, "https://store.test", TRUSTED, SUPPORT_ADDRESS)
+    reception = Reception(acquire, transact, addresses)
     server = InboundServer(Receiver(reception), Listen(is_lmtp, "127.0.0.1", port), "store.test")
     await server.start()
     transport = anna.api._transport  # noqa: SLF001 - the same application with other headers

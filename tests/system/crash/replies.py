@@ -17,7 +17,7 @@ import httpx2
 
 from services.notifications.inbound.authentication import TrustedResults
 from services.notifications.inbound.posting import post_due
-from services.notifications.inbound.reception import Reception
+from services.notifications.inbound.reception import InboundAddresses, Reception
 from services.notifications.inbound.reply_content import Store
 from services.notifications.inbound.server import InboundServer, Receiver
 from services.notifications.mail.listen_url import Listen
@@ -49,14 +49,8 @@ async def take_in(api: Api, world: World, fuse: Fuse, answers: dict[str, Any], r
     fuse.watch_driver()
     engine = create_engine(world.notifications_url, application="crash-inbound")
     acquire = connection_provider(engine)
-    reception = Reception(
-        acquire,
-        partial(transaction, create_sessions(engine)),
-        INBOUND_DOMAIN,
-        SECRET,
-        "https://store.test",
-        TrustedResults(None),
-    )
+    addresses = InboundAddresses(INBOUND_DOMAIN, SECRET, "https://store.test", TrustedResults(None))
+    reception = Reception(acquire, partial(transaction, create_sessions(engine)), addresses)
     socket = str(Path(world.files) / "inbound.sock")
     server = InboundServer(Receiver(reception), Listen(is_lmtp=True, path=socket), "store.test")
     await server.start()
