@@ -2,6 +2,7 @@
 
 from collections.abc import Iterable, Sequence
 from typing import NamedTuple
+from unicodedata import normalize
 from uuid import UUID
 
 from sqlalchemy import delete, select, update
@@ -29,8 +30,8 @@ class LabelRow(NamedTuple):
 
 
 def fold(name: str) -> str:
-    """Return the form in which names are compared."""
-    return name.casefold()
+    """Return the form in which names are compared: without case, and the same for composed and decomposed accents."""
+    return normalize("NFC", name.casefold())
 
 
 async def list_labels(reader: Reader, cursor: str | None, limit: int) -> tuple[list[LabelRow], str | None]:
