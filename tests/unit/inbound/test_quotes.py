@@ -129,6 +129,12 @@ def test_what_looks_like_an_entity_is_the_senders() -> None:
         assert text == "here <https://x.example/?a=1&copy=2> type &lt;br> a?b=1&currency=EUR"
 
 
+@pytest.mark.parametrize("attribute", [" a{}=b", " a{}='<>'", "/a{}", " =a{}", ' "a{}'])
+def test_text_of_an_element_with_a_hundred_thousand_attributes_is_not_lost(attribute: str) -> None:
+    attributes = "".join(map(attribute.format, range(100_000)))
+    assert "mine" in [line.text for line in html_lines(f"<p{attributes}>\nmine</p>")]
+
+
 @pytest.mark.parametrize("tag", ["div", "blockquote", "table><tr><td", "ul><li", "span"])
 def test_text_a_thousand_elements_deep_is_not_lost(tag: str) -> None:
     assert "".join(line.text for line in html_lines(f"<{tag}>" * 1000 + "deep")).strip("* ") == "deep"

@@ -30,6 +30,10 @@ _BOXES = re.compile(
 _INTROS = re.compile(r"gmail_attr|moz-cite-prefix|reply-intro|yahoo-quoted-begin|qt-intro|protonmail_attr")
 _BLANK_CONTENT = ("head", "script", "style", "title", "template", "noscript", "svg", "math", "object", "iframe")
 _CONFIG = ParserConfig(css=CSS_PROFILES["strict"].copy(), display_images=False, deduplicate_captions=False)
+# The parser takes the square of the number of an element's attributes: half a second for 10,000, minutes for 2 MB.
+MAX_ATTRIBUTES: Final = 100
+_ATTRIBUTE = r"""[\s/]*[^\s/>](?>[^\s/>=]*)(?:\s*=\s*(?:"[^"]*"|'[^']*'|[^\s"'>][^\s>]*)?)?"""
+_OVERLOADED = re.compile(rf"<[a-zA-Z][^\s/><]*+[\s/](?>{_ATTRIBUTE}){{{MAX_ATTRIBUTES + 1}}}")
 _TAG = re.compile(r"<[^<>]{0,2000}>")
 _SPACE = re.compile(r"[ \t\u00a0\u2000-\u200a\u202f\u3000]+")
 
@@ -37,7 +41,7 @@ _SPACE = re.compile(r"[ \t\u00a0\u2000-\u200a\u202f\u3000]+")
 def html_lines(source: str) -> list[Line]:
     """Return the lines of an HTML text. Never raises, and never leaves text out because of its structure."""
     tree = _parse(source)
-    if tree is None:  # nothing, or too deep for the parser, which then has nothing
+    if tree is None:  # nothing, too deep for the parser, which then has nothing, or too much for it
         return [Line(text) for raw in unescape(_TAG.sub("\n", source)).split("\n") if (text := raw.strip())]
     _prepare(tree)
     if _depth(tree) > MAX_DEPTH:
@@ -54,6 +58,8 @@ def _parse(source: str) -> html.HtmlElement | None:
     text = _MARKS.sub("", source).replace(_AND, "").strip()
     # A declaration of an encoding is about bytes, which were decoded before.
     text = re.sub(r"^<\?xml[^>]{0,200}>", "", text)
+    if _OVERLOADED.search(text):
+        return None
     parser = html.HTMLParser(huge_tree=True, remove_pis=True, encoding="utf-8")
     try:
         tree = html.document_fromstring(text.encode("utf-8", "replace"), parser=parser)
