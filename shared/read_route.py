@@ -8,8 +8,9 @@ from fastapi._compat import ModelField
 from fastapi._compat.shared import field_annotation_is_sequence
 from fastapi.dependencies.models import Dependant
 from fastapi.routing import APIRoute
-from starlette.datastructures import MutableHeaders, QueryParams
+from starlette.datastructures import Headers, MutableHeaders, QueryParams
 from starlette.requests import Request
+from starlette.responses import Response
 from starlette.routing import BaseRoute
 from starlette.types import ASGIApp, Receive, Scope, Send
 
@@ -32,7 +33,7 @@ class ReadFirst:
         """Handle one request."""
         if scope["type"] == "http" and scope["method"] == "GET":
             route, path_values = self._find(scope["path"])
-            if route is not None and (values := route.parse(path_values, scope["query_string"])) is not None:
+            if route is not None and (values := route.parse(path_values, scope)) is not None:
                 scope["route"] = route
                 await route.answer(values, scope, receive, send)
                 return
@@ -56,11 +57,12 @@ class ReadFirst:
 
 
 class ReadRoute(APIRoute):
-    """A route whose function takes one dependency, parameters and the request, and returns a `ResponseBody` or a page.
+    """A route whose function takes one dependency, parameters and the request.
 
-    FastAPI makes the API document, and answers requests with a parameter that is unknown or invalid. All others need
-    none of its steps, see `ReadFirst`: the dependency and the function are called, and the result is written as JSON.
-    The dependency takes the request and the response, whose headers it can set.
+    It returns a `ResponseBody`, or a response that is sent as it is. FastAPI makes the API document, and answers
+    requests with a parameter that is unknown or invalid. All others need none of its steps, see `ReadFirst`: the
+    dependency and the function are called, and the result is written as JSON. The dependency takes the request and the
+    response, whose headers it can set.
     """
 
     def __init__(self, path: str, endpoint: Callable[..., Any], **options: Any) -> None:
@@ -73,14 +75,22 @@ class ReadRoute(APIRoute):
 
     async def answer(self, values: Values, scope: Scope, receive: Receive, send: Send) -> None:
         """Answer a request with these values of its parameters."""
-        request, response = Request(scope, receive), LeanResponse()
+        result, headers = await self._call(values, Request(scope, receive))
+        if isinstance(result, Response):
+            await result(scope, receive, send)
+            return
+        body = write_json(result)
+        headers = [*headers, (b"content-length", str(len(body)).encode())]
+        await send({"type": "http.response.start", "status": 200, "headers": headers})
+        await send({"type": "http.response.body", "body": body})
+
+    async def _call(self, values: Values, request: Request) -> tuple[Any, list[tuple[bytes, bytes]]]:
+        """Return the function's result, and the headers that the dependency has set."""
+        response = LeanResponse()
         if self.dependant.request_param_name is not None:
             values[self.dependant.request_param_name] = request
         values[self._reader_name] = await self._authorize(request, response)
-        body = write_json(await self.endpoint(**values))
-        headers = [*response.headers.raw, (b"content-length", str(len(body)).encode())]
-        await send({"type": "http.response.start", "status": 200, "headers": headers})
-        await send({"type": "http.response.body", "body": body})
+        return await self.endpoint(**values), response.headers.raw
 
 
 class LeanResponse:
@@ -90,18 +100,25 @@ class LeanResponse:
         self.headers = MutableHeaders(raw=[(b"content-type", b"application/json")])
 
 
-def _parser(dependant: Dependant) -> Callable[[Values, bytes], Values | None]:
-    """Return a function that converts the values in a request's path and query, or returns None if any is invalid."""
+def _parser(dependant: Dependant) -> Callable[[Values, Scope], Values | None]:
+    """Return a function that converts the values in a request's path, query and headers, or returns None.
+
+    That is if any is invalid.
+    """
     query = {field.alias: Parameter(field) for field in dependant.query_params}
     path = {field.alias: Parameter(field) for field in dependant.path_params}
-    defaults = {parameter.name: parameter.default for parameter in query.values()}
+    headers = {field.alias: Parameter(field) for field in dependant.header_params}
+    defaults = {parameter.name: parameter.default for parameter in (*query.values(), *headers.values())}
 
-    def parse(path_values: Values, query_string: bytes) -> Values | None:
+    def parse(path_values: Values, scope: Scope) -> Values | None:
         values = defaults.copy()
         try:
             for alias, parameter in path.items():
                 values[parameter.name] = parameter.convert(path_values[alias])
-            if query_string:
+            for alias, parameter in headers.items():
+                if (sent_value := Headers(scope=scope).get(alias)) is not None:
+                    values[parameter.name] = parameter.convert(sent_value)
+            if query_string := scope["query_string"]:
                 sent = QueryParams(query_string)
                 for alias in sent:
                     parameter = query[alias]

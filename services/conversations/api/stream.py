@@ -3,13 +3,14 @@
 import asyncio
 import json
 import random
-from collections.abc import AsyncIterator, Sequence
+from collections.abc import Sequence
 from typing import Annotated
 from uuid import UUID
 
-from fastapi import Depends, Header, Query, Request, Response
+from fastapi import Header, Query, Request, Response
 from starlette.types import Receive, Scope, Send
 
+from services.conversations.api.dependencies import AnyReader
 from services.conversations.api.response_schemas import (
     AdminConversationOut,
     ConversationOut,
@@ -17,21 +18,19 @@ from services.conversations.api.response_schemas import (
     Unread,
     Viewer,
 )
-from services.conversations.api.state import api_state
+from services.conversations.api.state import ApiState, api_state
 from services.conversations.errors import TooManyStreams
 from services.conversations.event_log.reader import Entry
 from services.conversations.messaging.posting import Posted
-from services.conversations.realtime.connection import Connection, SseEvent
+from services.conversations.realtime.connection import Connection
 from services.conversations.realtime.rendering import EventRenderer
 from services.conversations.records import ConversationDetail
 from services.conversations.rules import Side
-from shared.dependencies import require
 from shared.events import ConversationDeleted, ConversationRead, EventType, MessagePosted, MessageRemoved
 from shared.http import ApiRouter
 from shared.principal import Principal
 from shared.problems import Forbidden, Invalid, Unauthenticated, Unavailable, problem_responses
 from shared.response_body import ResponseBody, write_json
-from shared.settings import Role
 
 MEDIA_TYPE = "text/event-stream"
 RETRY = (1000, 4000)  # milliseconds; spreads the reconnects after a process ends
@@ -134,24 +133,35 @@ After = Annotated[
 
 
 class EventStream(Response):
-    """A response that sends the events of a stream until it ends or the client disconnects."""
+    """A response that opens a caller's stream, and sends its events until it ends or the client disconnects.
+
+    It counts against the caller's quota, and holds no database connection. Raises problems before it sends anything.
+    """
 
     media_type = MEDIA_TYPE
 
-    def __init__(self, stream: Connection, events: AsyncIterator[list[SseEvent]]) -> None:
+    def __init__(self, state: ApiState, caller: Principal, position: str | None) -> None:
         # X-Accel-Buffering keeps nginx from delaying events.
         super().__init__(headers={"Cache-Control": "no-store", "X-Accel-Buffering": "no"})
         del self.headers["Content-Length"]
-        self._stream = stream
-        self._events = events
+        self._state, self._caller, self._position = state, caller, position
 
     async def __call__(self, _: Scope, receive: Receive, send: Send) -> None:
-        """Send events as they come, all that are ready in one chunk."""
+        """Open the stream, and send events as they come."""
+        state, caller = self._state, self._caller
+        admitted_at = await state.admission.admit(caller)
+        stream = Connection(caller.id, Side(caller.role), admitted_at, caller.session_id)
+        async with state.stream_quota.acquire(caller.id):
+            with state.hub.open(stream, caller.expires_at):
+                await self._send_events(stream, receive, send)
+
+    async def _send_events(self, stream: Connection, receive: Receive, send: Send) -> None:
+        """Send events, all that are ready in one chunk."""
         await send({"type": "http.response.start", "status": self.status_code, "headers": self.raw_headers})
-        disconnect = asyncio.create_task(self._end_on_disconnect(receive))
+        disconnect = asyncio.create_task(_end_on_disconnect(stream, receive))
         try:
             encoded = b"retry: %d\n" % random.randint(*RETRY)  # noqa: S311 - spreads load
-            async for events in self._events:
+            async for events in self._state.hub.events(stream, self._position):
                 encoded += b"".join([event.encoded for event in events])
                 await send({"type": "http.response.body", "body": encoded, "more_body": True})
                 encoded = b""
@@ -160,28 +170,16 @@ class EventStream(Response):
             disconnect.cancel()
             await asyncio.wait([disconnect])
 
-    async def _end_on_disconnect(self, receive: Receive) -> None:
-        try:
-            while (await receive())["type"] != "http.disconnect":
-                pass
-        finally:
-            self._stream.end()
+
+async def _end_on_disconnect(stream: Connection, receive: Receive) -> None:
+    try:
+        while (await receive())["type"] != "http.disconnect":
+            pass
+    finally:
+        stream.end()
 
 
-async def _open_stream(
-    request: Request,
-    principal: Annotated[Principal, Depends(require(Role.CUSTOMER, Role.ADMIN))],
-) -> AsyncIterator[Connection]:
-    """Open a stream, which counts against the user's quota until the response ends. It holds no database connection."""
-    state = api_state(request)
-    position = await state.admission.admit(principal)
-    opened = Connection(principal.id, Side(principal.role), position, principal.session_id)
-    async with state.stream_quota.acquire(principal.id):
-        with state.hub.open(opened, principal.expires_at) as stream:
-            yield stream
-
-
-@router.get(
+@router.read(
     "/stream",
     summary="Stream live events",
     response_class=Response,
@@ -189,7 +187,7 @@ async def _open_stream(
 )
 async def stream_events(
     request: Request,
-    stream: Annotated[Connection, Depends(_open_stream)],
+    reading: AnyReader,
     last_event_id: Resume = None,
     after: After = None,
 ) -> EventStream:
@@ -202,4 +200,4 @@ async def stream_events(
     purged, it gets `reset`, and should reload its data and continue.
     """
     position = last_event_id if last_event_id is not None else after
-    return EventStream(stream, api_state(request).hub.events(stream, position))
+    return EventStream(api_state(request), reading.principal, position)

@@ -1,7 +1,6 @@
 """A client's live stream: its position in the log, its bounded buffer of events, and its end."""
 
 import asyncio
-from collections import deque
 from collections.abc import AsyncIterator, Iterable
 from dataclasses import dataclass, field
 from uuid import UUID
@@ -76,7 +75,7 @@ class Connection:
         self.ends_at: float | None = None  # by the event loop's clock
         self.joined = False
         self.over = False
-        self._buffer: deque[SseEvent] = deque()
+        self._buffer: list[SseEvent] = []  # mostly empty, where a deque takes half a kilobyte
         self._wakeup = asyncio.Event()
         self._unread = b""
         self._pushed_at = asyncio.get_running_loop().time()
@@ -133,7 +132,7 @@ class Connection:
     def end(self, *last: SseEvent) -> None:
         """End the stream after the events `last`. Drops the buffer: a client that reconnects resumes."""
         if not self.over:
-            self._buffer = deque(last)
+            self._buffer = list(last)
             self.over = True
             self._wakeup.set()
 
@@ -148,8 +147,11 @@ class Connection:
             await self._wakeup.wait()
 
     def _next_chunk(self) -> list[SseEvent]:
-        chunk = [self._buffer.popleft()]
-        size = len(chunk[0].encoded)
-        while self._buffer and (size := size + len(self._buffer[0].encoded)) <= MAX_CHUNK:
-            chunk.append(self._buffer.popleft())
+        count, size = 1, len(self._buffer[0].encoded)
+        for event in self._buffer[1:]:
+            size += len(event.encoded)
+            if size > MAX_CHUNK:
+                break
+            count += 1
+        chunk, self._buffer = self._buffer[:count], self._buffer[count:]
         return chunk

@@ -7,6 +7,7 @@ import httpx2
 import pytest
 from fastapi import FastAPI
 
+from shared.observability import ENDLESS_ROUTES
 from shared.read_route import ReadFirst, ReadRoute
 from tests.service.helpers.callers import ORDER, Caller
 
@@ -85,7 +86,7 @@ def app(api: httpx2.AsyncClient) -> FastAPI:
 
 def test_every_read_route_has_a_case(app: FastAPI) -> None:
     routes = {re.sub(r"\{\w+(:\w+)?\}", "{id}", route.path) for route in app.routes if isinstance(route, ReadRoute)}
-    assert routes == set(CASES)
+    assert routes - ENDLESS_ROUTES == set(CASES)
 
 
 async def test_read_routes_answer_as_fastapi_would(
