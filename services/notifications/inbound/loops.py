@@ -43,16 +43,20 @@ def automatic_reason(message: Message, envelope_from: str | None) -> InboundReas
 
     An envelope without a sender is that of a delivery report. `None` is an envelope that nobody told us.
     """
-    kind = header_of(message, "content-type").lower()
     names = {name.lower() for name in message.keys()}  # noqa: SIM118 - no mapping
+
+    def value(name: str) -> str:
+        return header_of(message, name).lower() if name in names else ""
+
+    kind = value("content-type")
     if envelope_from == "" or kind.startswith("multipart/report") or "x-failed-recipients" in names:
         return InboundReason.DELIVERY_REPORT
-    submitted = _COMMENT.sub(" ", header_of(message, "auto-submitted")).partition(";")[0].strip().lower()
-    precedence = _COMMENT.sub(" ", header_of(message, "precedence")).strip().lower()
+    submitted = _COMMENT.sub(" ", value("auto-submitted")).partition(";")[0].strip()
+    precedence = _COMMENT.sub(" ", value("precedence")).strip()
     automatic = not names.isdisjoint(_AUTOMATIC)
     listed = any(name.startswith("list-") for name in names)
-    machine = header_of(message, "x-fc-machinegenerated").lower() == "true"
-    loops = header_of(message, "delivered-to").lower() == "autoresponder"
+    machine = value("x-fc-machinegenerated") == "true"
+    loops = value("delivered-to") == "autoresponder"
     if submitted not in {"", "no"} or precedence in _PRECEDENCES or automatic or listed or machine or loops:
         return InboundReason.AUTOMATIC
     senders = {mailbox for mailbox in (envelope_mailbox(envelope_from or ""), sender_mailbox(message)) if mailbox}

@@ -11,7 +11,7 @@ from prometheus_client import Counter
 
 from services.notifications.inbound.authentication import TrustedResults
 from services.notifications.inbound.binding import Anyone, Bound, Target, find_bound
-from services.notifications.inbound.intake import TakenIn, take_in
+from services.notifications.inbound.intake import Intake, TakenIn
 from services.notifications.inbound.loops import envelope_mailbox
 from services.notifications.inbound.recipients import addresses_in, has_address
 from services.notifications.inbound.reports.bounces import (
@@ -96,7 +96,8 @@ class Reception:
         arrived: Callable[[], None] = lambda: None,
     ) -> None:
         self._acquire, self._transact, self._arrived = acquire, transact, arrived
-        self.domain, self._secret, self._trusted = addresses.domain, addresses.secret, addresses.trusted
+        self.domain, self._secret = addresses.domain, addresses.secret
+        self._intake = Intake(acquire, addresses.trusted)
         self._inbound_address = mailbox_or_none(addresses.inbound_address)
         self._new_conversation = f"{addresses.public_url.rstrip('/')}/dashboard/messages/new/"
 
@@ -162,11 +163,12 @@ class Reception:
         """
         if isinstance(recipient, Reported | AbuseMailbox):
             return await self._keep_report(recipient, envelope_from, content)
-        async with asyncio.timeout(DATABASE_SECONDS), self._acquire() as connection:
+        async with asyncio.timeout(DATABASE_SECONDS):
             if isinstance(recipient, Unsubscriber):
-                await unsubscribe(connection, recipient, envelope_from, content)
+                async with self._acquire() as connection:
+                    await unsubscribe(connection, recipient, envelope_from, content)
                 return None
-            taken = await take_in(connection, recipient, envelope_from, content, self._trusted)
+            taken = await self._intake.take_in(recipient, envelope_from, content)
         if taken is None:
             return _refuse(Refused("deleted", "5.1.6", "This conversation or its customer was deleted"))
         failpoint("inbound-committed")

@@ -1,15 +1,23 @@
-"""Replies to several conversations are posted in one call, each with its own outcome."""
+"""Replies to several conversations are taken in together, and posted in one call, each with its own outcome."""
 
+import asyncio
+from collections.abc import Sequence
+from email.message import Message
 from typing import Any
 from uuid import uuid4
 
 import httpx2
 import pytest
 from sqlalchemy import text
+from sqlalchemy.ext.asyncio import AsyncEngine
 
-from services.notifications.inbound import calls
-from shared.database import SessionFactory, transaction
-from tests.service.inbound.rig import Rig
+from services.notifications.inbound import calls, intake
+from services.notifications.inbound.binding import Bound, find_bound
+from services.notifications.inbound.intake import Intake, TakenIn
+from services.notifications.mail.reply_addresses import read_reply_token
+from shared.database import SessionFactory, connection_provider, transaction
+from tests.service.helpers.recorded_statements import statements
+from tests.service.inbound.rig import SENDER, TRUSTED, Rig
 from tests.service.inbound.test_posting import Killed, killed_at, with_files
 
 
@@ -24,6 +32,56 @@ async def talks(rig: Rig) -> list[str]:
         await rig.deliver(rig.reply(f"Line {number}"))
         ids.append(rig.conversation)
     return ids
+
+
+@pytest.fixture
+async def answered(rig: Rig, notifications_engine: AsyncEngine) -> list[Bound]:
+    """Send an email in each of three conversations; return what replies to them are for."""
+    found = []
+    for _ in range(3):
+        rig.conversation = ""
+        await rig.send_email()
+        await rig.run("update emails set state = 'sent', finished_at = now(), lease_id = null")
+        token = read_reply_token(rig.address.partition("@")[0])
+        assert token is not None
+        async with connection_provider(notifications_engine)() as connection:
+            bound = await find_bound(connection, token)
+        assert bound is not None
+        found.append(bound)
+    return found
+
+
+async def take_in(rig: Rig, engine: AsyncEngine, targets: Sequence[Bound]) -> list[Any]:
+    """Take in a reply to each of some emails, all at the same time; return what became of them."""
+    own, replies_ = Intake(connection_provider(engine), TRUSTED), []
+    for number, target in enumerate(targets):
+        content = rig.reply(f"Line {number}", **{"Message-ID": f"<{number}@customer.test>"}).as_bytes()
+        replies_.append(own.take_in(target, SENDER, content))
+    return await asyncio.gather(*replies_, return_exceptions=True)
+
+
+async def test_emails_that_arrive_together_share_a_statement_those_of_a_conversation_do_not(
+    rig: Rig, answered: list[Bound], notifications_engine: AsyncEngine
+) -> None:
+    async with statements(notifications_engine) as recorded:
+        taken = await take_in(rig, notifications_engine, [*answered, answered[0]])
+    assert all(isinstance(each, TakenIn) and each.is_new for each in taken)
+    inserts = [statement for statement in recorded if "insert into inbound_emails" in statement.query]
+    assert [len(statement.values[0]) for statement in inserts] == [3, 1]
+    by_arrival = [row.same_as for row in await rig.rows() if row.conversation_id == answered[0].conversation_id]
+    assert by_arrival == ["<0@customer.test>", "<3@customer.test>"]
+
+
+async def test_an_email_that_cannot_be_stored_fails_alone(
+    rig: Rig, answered: list[Bound], notifications_engine: AsyncEngine, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    def same_email(message: Message, content: bytes) -> str:
+        return "\ud800" if b"Line 1" in content else str(message["message-id"])
+
+    monkeypatch.setattr(intake, "same_email", same_email)
+    taken = await take_in(rig, notifications_engine, answered)
+    assert [isinstance(each, TakenIn) for each in taken] == [True, False, True]
+    assert [row.same_as for row in await rig.rows()] == ["<0@customer.test>", "<2@customer.test>"]
 
 
 @pytest.fixture

@@ -218,7 +218,7 @@ async def test_nothing_is_acknowledged_while_the_database_is_away(door: httpx2.A
     async def away(*_: object) -> None:
         raise TimeoutError
 
-    with patch("services.notifications.inbound.reception.take_in", away):
+    with patch("services.notifications.inbound.intake.Intake.take_in", away):
         answer = await door.post(PATH, content=rig.reply().as_bytes(), headers=RAW)
     assert (answer.status_code, answer.json()["code"]) == (503, "unavailable")
     assert await rig.rows() == []

@@ -163,7 +163,7 @@ async def test_without_the_database_the_senders_server_is_asked_to_try_again(
 
     await rig.send_email()
     with monkeypatch.context() as patch:
-        patch.setattr("services.notifications.inbound.reception.take_in", away)
+        patch.setattr("services.notifications.inbound.intake.Intake.take_in", away)
         assert (await rig.deliver(rig.reply()))[0] == 451  # type: ignore[index]
     with monkeypatch.context() as patch:
         patch.setattr("services.notifications.inbound.reception.find_bound", away)

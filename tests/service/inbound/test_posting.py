@@ -180,6 +180,7 @@ async def test_a_long_reply_is_cut_and_whole_in_a_file(rig: Rig) -> None:
 
 
 async def test_a_large_email_goes_through_the_database_in_pieces(rig: Rig, monkeypatch: pytest.MonkeyPatch) -> None:
+    monkeypatch.setattr("services.notifications.inbound.intake.SMALL", 1000)
     monkeypatch.setattr("services.notifications.inbound.intake.LARGE", 1000)
     monkeypatch.setattr("services.notifications.inbound.reply_content.WHOLE", 999)
     await rig.send_email()
