@@ -1,13 +1,16 @@
 """Turn the HTML of an email into lines of text that know whether a mail program marked them as a quote."""
 
 import re
-from collections.abc import Iterator
+from collections.abc import Iterable, Iterator
+from copy import copy
 from html import unescape
 from typing import Final
 
 from inscriptis.css_profiles import CSS_PROFILES
 from inscriptis.html_engine import Inscriptis
+from inscriptis.model.canvas import Block, Prefix
 from inscriptis.model.config import ParserConfig
+from inscriptis.model.html_document_state import HtmlDocumentState
 from lxml import etree, html
 
 from services.notifications.inbound.parsing.lines import Line
@@ -43,19 +46,51 @@ def html_lines(source: str) -> list[Line]:
     tree = _parse(source)
     if tree is None:  # nothing, too deep for the parser, which then has nothing, or too much for it
         return [Line(text) for raw in unescape(_TAG.sub("\n", source)).split("\n") if (text := raw.strip())]
-    _prepare(tree)
+    elements = list(tree.iter())  # kept: lxml makes each again at every look at it, if nothing holds it
+    _prepare(elements)
     if _depth(tree) > MAX_DEPTH:
         _flatten(tree)
     _hide_ampersands(tree)
     try:
-        text = Inscriptis(tree, _CONFIG).get_text()
+        text = _render(tree)
     except Exception:  # noqa: BLE001 - a strange tree may do anything to it: then without its layout
         text = "\n".join(str(piece) for piece in tree.itertext())
     return list(_lines(text.replace(_AND, "&")))
 
 
+class _Block(Block):  # type: ignore[misc] # the package has no types
+    """A line of text. inscriptis' own looks at one character after the other, which takes longer than all the rest."""
+
+    collapsable_whitespace: bool
+
+    def merge_normal_text(self, text: str) -> None:
+        before = " " if text[:1].isspace() and not self.collapsable_whitespace else ""
+        words = " ".join(text.split())
+        collapsed = f"{before}{words}{' ' if words and text[-1].isspace() else ''}"
+        if text:
+            self.collapsable_whitespace = text[-1].isspace()
+        if collapsed:
+            added = ("" if self._content else self.prefix.first) + collapsed
+            self._content += added
+            self.idx += len(added)
+
+    def new_block(self) -> Block:
+        self.prefix.consumed = False
+        return _Block(idx=self.idx + 1, prefix=self.prefix)
+
+
+def _render(tree: html.HtmlElement) -> str:
+    """Return a tree as text, as `Inscriptis(tree, _CONFIG).get_text()` does."""
+    state = HtmlDocumentState(_CONFIG)
+    # inscriptis writes the canvas of a text into the styles that all texts share, so that two threads mix theirs.
+    state.tags = [copy(_CONFIG.css["body"]).set_canvas(state.canvas)]
+    state.canvas.current_block = _Block(0, Prefix())
+    engine = Inscriptis(etree.Element("html"), _CONFIG)
+    return str(engine._parse_html_tree(state, tree).get_text())  # noqa: SLF001 - the constructor makes the state itself
+
+
 def _parse(source: str) -> html.HtmlElement | None:
-    text = _MARKS.sub("", source).replace(_AND, "").strip()
+    text = (source if source.isascii() else _MARKS.sub("", source).replace(_AND, "")).strip()
     # A declaration of an encoding is about bytes, which were decoded before.
     text = re.sub(r"^<\?xml[^>]{0,200}>", "", text)
     if _OVERLOADED.search(text):
@@ -68,9 +103,9 @@ def _parse(source: str) -> html.HtmlElement | None:
     return None if any(entry.type_name == "ERR_RESOURCE_LIMIT" for entry in parser.error_log) else tree
 
 
-def _prepare(tree: html.HtmlElement) -> None:
+def _prepare(elements: Iterable[html.HtmlElement]) -> None:
     """Mark quotes, write URLs behind the words of links, and remove what is not shown."""
-    for element in list(tree.iter()):
+    for element in elements:
         if not isinstance(element.tag, str):  # a comment
             continue
         if element.tag in _BLANK_CONTENT:
@@ -148,6 +183,9 @@ def _hide_ampersands(tree: html.HtmlElement) -> None:
 def _lines(text: str) -> Iterator[Line]:
     depth, box, intro = 0, 0, False
     for raw in text.split("\n"):
+        if raw.isascii():  # the same, faster: without marks
+            yield Line(_SPACE.sub(" ", raw).strip(), depth, boxed=box > 0, intro=intro)
+            continue
         # A line belongs to what is open at its first word.
         lead = _LEAD.match(raw)
         before, after = (lead[0], raw[lead.end() :]) if lead else ("", raw)
