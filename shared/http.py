@@ -11,10 +11,12 @@ from pathlib import Path
 from typing import Any, TypeVar, cast
 
 from fastapi import APIRouter, FastAPI, Request
+from fastapi._compat.shared import field_annotation_is_sequence
 from fastapi.dependencies.models import Dependant
 from fastapi.routing import APIRoute
+from pydantic import BaseModel
 from sqlalchemy.ext.asyncio import AsyncEngine
-from starlette.datastructures import Headers
+from starlette.datastructures import Headers, QueryParams
 from starlette.exceptions import HTTPException
 from starlette.middleware.cors import CORSMiddleware
 from starlette.responses import Response
@@ -31,7 +33,7 @@ from shared.dependencies import RequireRole
 from shared.headers import SecureHeaders
 from shared.jwks import ProviderKeys
 from shared.observability import ENDLESS_ROUTES, RequestLoggingMiddleware
-from shared.problems import HeadersTooLarge, UnknownParameter, UrlTooLong
+from shared.problems import HeadersTooLarge, Invalid, UnknownParameter, UrlTooLong
 from shared.processes import operations_routes
 from shared.read_route import ReadFirst, ReadRoute
 from shared.readiness import database_fault, newest_version, wait_for_database
@@ -253,8 +255,23 @@ def create_api(
     return app
 
 
+class SingleParameters:
+    """The query parameters of a route that have one value. Any of two values would be ignored without a word."""
+
+    def __init__(self, dependant: Dependant) -> None:
+        self._names = {name for name, is_list in _query_parameters(dependant).items() if not is_list}
+
+    def check(self, sent: QueryParams) -> None:
+        """Raise `Invalid` if one of them has been sent more than once."""
+        if len(sent) == len(sent.multi_items()):
+            return
+        for name in sorted(self._names & sent.keys()):
+            if (count := len(sent.getlist(name))) > 1:
+                raise Invalid(f"send this parameter once, not {count} times", ("query", name))
+
+
 class ApiRoute(APIRoute):
-    """A route that rejects unknown query parameters, and names its callers' roles in the API document."""
+    """A route that rejects unknown and repeated query parameters, and names its callers' roles in the API document."""
 
     def __init__(self, *args: Any, **options: Any) -> None:
         super().__init__(*args, **options)
@@ -264,12 +281,13 @@ class ApiRoute(APIRoute):
     def get_route_handler(self) -> Callable[[Request], Coroutine[Any, Any, Response]]:
         """Return a handler that checks the query parameters first."""
         handle = super().get_route_handler()
-        known = sorted(_query_parameters(self.dependant))
+        known, single = sorted(_query_parameters(self.dependant)), SingleParameters(self.dependant)
 
         async def check_and_handle(request: Request) -> Response:
             unknown = request.query_params.keys() - known
             if unknown:
                 raise UnknownParameter(min(unknown), known)
+            single.check(request.query_params)
             return await handle(request)
 
         return check_and_handle
@@ -283,9 +301,20 @@ class _ApiWriteRoute(WriteRoute, ApiRoute):
     """A `WriteRoute` of the API."""
 
 
-def _query_parameters(dependant: Dependant) -> set[str]:
-    own = {field.alias for field in dependant.query_params}
-    return own.union(*map(_query_parameters, dependant.dependencies))
+def _query_parameters(dependant: Dependant) -> dict[str, bool]:
+    """Return the names of the parameters, and whether each is a list."""
+    found: dict[str, bool] = {}
+    for field in dependant.query_params:
+        kind = field.field_info.annotation
+        fields = (
+            {each.alias or name: each for name, each in kind.model_fields.items()}
+            if isinstance(kind, type) and issubclass(kind, BaseModel)
+            else {field.alias: field.field_info}
+        )
+        found |= {name: field_annotation_is_sequence(each.annotation) for name, each in fields.items()}
+    for dependency in dependant.dependencies:
+        found |= _query_parameters(dependency)
+    return found
 
 
 def _roles(dependant: Dependant) -> set[Role]:

@@ -22,7 +22,8 @@ Values = dict[str, Any]
 class ReadFirst:
     """ASGI middleware that answers the valid requests of read routes, before FastAPI's own middleware and its router.
 
-    All other requests pass on, also those of a read route with a parameter that is unknown or invalid, and HEAD.
+    All other requests pass on, also those of a read route with a parameter that is unknown, repeated or invalid, and
+    HEAD.
     """
 
     def __init__(self, app: ASGIApp, routes: Sequence[BaseRoute]) -> None:
@@ -121,10 +122,10 @@ def _parser(dependant: Dependant) -> Callable[[Values, Scope], Values | None]:
             if query_string := scope["query_string"]:
                 sent = QueryParams(query_string)
                 for alias in sent:
-                    parameter = query[alias]
-                    values[parameter.name] = parameter.convert(
-                        sent.getlist(alias) if parameter.is_list else sent[alias]
-                    )
+                    parameter, given = query[alias], sent.getlist(alias)
+                    if not parameter.is_list and len(given) > 1:
+                        return None
+                    values[parameter.name] = parameter.convert(given if parameter.is_list else given[0])
         except (KeyError, ValueError):
             return None
         return values

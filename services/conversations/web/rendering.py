@@ -26,6 +26,7 @@ from services.conversations.web.links import linked
 from services.conversations.web.localization import Reader
 from services.conversations.web.searching import marked
 from shared.cookies import is_framed
+from shared.http import SingleParameters
 from shared.principal import Permission
 from shared.problems import Forbidden, Invalid, NotFound, Problem, Unauthenticated
 from shared.time_zones import known_zone
@@ -179,10 +180,11 @@ class PageRoute(APIRoute):
 
     def get_route_handler(self) -> Callable[[Request], Coroutine[Any, Any, Response]]:
         """Return a handler that renders errors."""
-        handle = super().get_route_handler()
+        handle, single = super().get_route_handler(), SingleParameters(self.dependant)
 
         async def handle_or_render_error(request: Request) -> Response:
             try:
+                single.check(request.query_params)
                 return await handle(request)
             except (Problem, RequestValidationError, HTTPException) as error:
                 if isinstance(error.__cause__, ClientDisconnect):

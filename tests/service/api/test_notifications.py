@@ -190,6 +190,8 @@ async def test_an_invalid_filter_is_rejected(customer: Caller, admin: Caller, pa
 async def test_an_unknown_query_parameter_is_rejected(customer: Caller, admin: Caller) -> None:
     for caller, path in ((customer, "?read=true"), (customer, "/unread?x"), (admin, "/emails?states=failed")):
         assert problem(await caller.call("GET", path)) == (422, "unknown-parameter")
+    for caller, path in ((customer, "?unread=true&unread=false"), (admin, "/emails?state=sent&state=failed")):
+        assert problem(await caller.call("GET", path)) == INVALID
 
 
 @pytest.mark.parametrize("invalid_id", ["x", "0", "%00", "é", "1" * 300, "..", "%2e%2e", "'", "%F0%9F"])
