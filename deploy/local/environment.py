@@ -85,12 +85,17 @@ def embedded_parts() -> set[str]:
     return {part for part, names in replaced_by.items() if not all(map(is_given, names))}
 
 
+def has_demo() -> bool:
+    """Return whether to load the demo data."""
+    return os.environ.get("CHATS_DEMO") != "0"
+
+
 def has_shop() -> bool:
     """Return whether to start the example shop: with demo data, and where its tokens are accepted."""
     signs = is_given("CHATS_AUTH_SECRET") or not is_given("CHATS_AUTH_JWKS_URL")
     claims = {"CHATS_AUTH_ROLE_CLAIM": "role", "CHATS_AUTH_AUDIENCE_CLAIM": "aud"}  # as the shop's tokens name them
     is_understood = all((os.environ.get(name) or claim) == claim for name, claim in claims.items())
-    return signs and is_understood and os.environ.get("CHATS_DEMO") != "0"
+    return signs and is_understood and has_demo()
 
 
 def shop_url(ports: Mapping[str, int]) -> str:

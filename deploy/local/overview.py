@@ -10,8 +10,10 @@ from shared.settings import TokenSettings
 TOKEN_LIFETIME = timedelta(hours=12)
 
 
-def overview(settings: Mapping[str, str], ports: Mapping[str, int], services: Mapping[str, str]) -> str:
-    """Return the text. `services` are the processes' readiness paths by name."""
+def overview(
+    settings: Mapping[str, str], ports: Mapping[str, int], services: Mapping[str, str], *, has_demo: bool
+) -> str:
+    """Return the text. `services` are the processes' readiness paths by name; with `has_demo` there are demo people."""
     public = settings["CHATS_PUBLIC_URL"]
     urls = {
         "Origin": public,
@@ -33,7 +35,7 @@ def overview(settings: Mapping[str, str], ports: Mapping[str, int], services: Ma
             "  Health checks",
             *_rows(health),
             "",
-            *_requests(settings),
+            *(_requests(settings) if has_demo else []),
             f"  Data and logs: {settings['CHATS_DATA_DIR']}",
             "  Press Ctrl-C to stop everything. The data is kept for the next run.",
             "",

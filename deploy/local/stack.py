@@ -114,7 +114,7 @@ async def _start(supervisor: Supervisor, data: Path, host: str, ports: dict[str,
     else:
         _say("Waiting for the configured databases …")
     await supervisor.run(command("migrate", more=env.owner_urls(ports, kept)))
-    if os.environ.get("CHATS_DEMO") != "0":
+    if env.has_demo():
         await supervisor.run(command("demo"))
     services = [command(name, "--host", "127.0.0.1", "--port", str(ports[name])) for name in SERVICES]
     if env.has_shop():  # like any store, it syncs its users and orders as soon as the API answers
@@ -127,7 +127,7 @@ async def _start(supervisor: Supervisor, data: Path, host: str, ports: dict[str,
         del ports["mailbox"]
     if not env.has_shop():
         del ports["shop"]
-    _say(overview(settings, ports, SERVICES))
+    _say(overview(settings, ports, SERVICES, has_demo=env.has_demo()))
 
 
 def _ready(name: str, port: int) -> Callable[[], Awaitable[bool]]:

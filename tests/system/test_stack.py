@@ -215,6 +215,7 @@ async def test_configured_servers_replace_the_embedded_ones_and_without_the_demo
     run = machine.start(**ELSEWHERE, CHATS_DEMO="0")
     urls = await machine.until_up(run)
     assert not {"Mailbox", "Shop"} & urls.keys()
+    assert "Example request" not in machine.output(), "there are no demo people"
     assert not {"postgres", "valkey-server"} & {child.name() for child in descendants(run)}
     written = (machine.data / "chats.env").read_text()
     for name, value in ELSEWHERE.items():
