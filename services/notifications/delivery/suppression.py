@@ -9,12 +9,12 @@ from dataclasses import dataclass
 from typing import Final
 from uuid import UUID
 
-from sqlalchemy import select
+from sqlalchemy import func, select
 from sqlalchemy.ext.asyncio import AsyncSession
 
 from services.notifications.event_log.append import STOP_UPDATED_SQL, append_events
 from services.notifications.mail.addresses import mailbox_of, mailbox_or_none
-from services.notifications.models import Suppression
+from services.notifications.models import Person, Suppression
 from shared.database import transaction_driver
 from shared.notifications_feed import LoggedType
 from shared.paging import decode_cursor, encode_cursor
@@ -50,11 +50,12 @@ async def find_suppressed(session: AsyncSession, mailboxes: Collection[str]) -> 
 async def list_suppressed(
     session: AsyncSession, *, user_id: str | None, cursor: str | None, limit: int
 ) -> tuple[Sequence[Suppression], str | None]:
-    """Return a page of suppressed addresses, newest first, and the next cursor."""
+    """Return a page of suppressed addresses, newest first, and the next cursor. A merged id is the person's."""
     bound = ["suppressed", user_id]
     query = select(Suppression).order_by(Suppression.id.desc())
     if user_id is not None:
-        query = query.where(Suppression.user_id == user_id)
+        person_id = select(Person.merged_into).where(Person.id == user_id).scalar_subquery()
+        query = query.where(Suppression.user_id == func.coalesce(person_id, user_id))
     if cursor is not None:
         query = query.where(Suppression.id < decode_cursor(cursor, bound, UUID)[0])
     rows = (await session.scalars(query.limit(limit + 1))).all()

@@ -47,6 +47,16 @@ async def test_suppressed_addresses_are_listed_and_removed_by_address_or_id(
         assert said in str(refused.exception)
 
 
+async def test_a_merged_id_names_the_address_of_the_person(chats: Chats, notifications: SessionFactory) -> None:
+    async with transaction(notifications) as session:
+        await session.execute(SUPPRESS)
+        await session.execute(
+            text("insert into people (id, version, deleted, merged_into) values ('guest-1', 1, true, 'anna')")
+        )
+    for user, is_anna in (("guest-1", True), ("guest-2", False)):
+        assert ("anna" in (await chats("emails", "suppressed", "list", "--user", user)).output) is is_anna
+
+
 async def test_bounced_emails_are_retried_together(chats: Chats, notifications: SessionFactory) -> None:
     await create_emails(notifications, SETTINGS, "anna", "bert")
     async with transaction(notifications) as session:
