@@ -3,6 +3,7 @@
 import asyncio
 import contextlib
 import gc
+import logging
 import signal
 import socket
 import time
@@ -94,6 +95,7 @@ def create_server(
     addresses or networks whose X-Forwarded-For and X-Forwarded-Proto are used; the client is the last address that is
     not one of them.
     """
+    logging.getLogger("uvicorn.error").addFilter(_is_not_cut)
     drain = _Drain(app, drain_seconds)
     config = uvicorn.Config(
         drain,
@@ -108,6 +110,14 @@ def create_server(
         timeout_graceful_shutdown=GRACE,
     )
     return _Server(config, on_stop, drain)
+
+
+class ResponseCut(Exception):  # noqa: N818 - what happened is no fault
+    """A response that has begun and cannot be completed. The server closes its connection; log why before."""
+
+
+def _is_not_cut(record: logging.LogRecord) -> bool:
+    return record.exc_info is None or not isinstance(record.exc_info[1], ResponseCut)
 
 
 class _Drain:

@@ -2,7 +2,7 @@
 
 import asyncio
 from collections.abc import AsyncIterator, Awaitable, Callable, Mapping
-from typing import Annotated, Any, Final
+from typing import Annotated, Any, Final, NoReturn
 
 import structlog
 from fastapi import Depends, Query, Request, Response
@@ -12,6 +12,7 @@ from services.conversations.api.dependencies import PathId
 from services.conversations.api.state import api_state
 from services.conversations.api.store import Store
 from services.conversations.api.store_responses import ErasurePreviewOut
+from services.conversations.attachments.file_store import FileStoreError
 from services.conversations.attachments.names import content_disposition
 from services.conversations.audit.recording import Act, record
 from services.conversations.messaging.merged_ids import finish_merges
@@ -19,11 +20,13 @@ from services.conversations.privacy.archive import Write
 from services.conversations.privacy.erasure import preview_erasure
 from services.conversations.privacy.export import Sources, prepare_export
 from services.conversations.privacy.notifications import NotificationsUnavailable
+from services.conversations.privacy.queries import Interrupted
 from services.conversations.rules import ActorRole, AuditAction
 from shared.database import request_transaction
 from shared.dependencies import DbSession, require
 from shared.http import ApiRouter
-from shared.problems import Forbidden, Invalid, NotFound, Unauthenticated, Unavailable, problem_responses
+from shared.problems import Forbidden, Invalid, NotFound, Problem, Unauthenticated, Unavailable, problem_responses
+from shared.processes import ResponseCut
 from shared.settings import Role
 
 ARCHIVE_TYPE: Final = "application/zip"
@@ -71,8 +74,9 @@ async def export_user(
 ) -> Response:
     """Return everything of a person as one ZIP archive: JSON for programs, pages to read, and all files.
 
-    The archive is made while it is sent. If that fails, the connection is cut, and what has arrived is no valid
-    archive. Without the notifications service nothing is exported: 503, as while two others are made.
+    The archive is made while it is sent. If that fails, or the person is merged or erased meanwhile, the response is
+    503 if nothing was sent yet; else the connection is cut, and what has arrived is no valid archive. Without the
+    notifications service nothing is exported: 503, as while two others are made.
     """
     state = api_state(request)
     await finish_merges(state.sessions, user_id)  # else what has not moved yet would be missing
@@ -113,7 +117,8 @@ async def preview_user_erasure(
 class _Streamed(Response):
     """A response whose body is written as it is sent, at the pace of its client.
 
-    When the client goes away, writing ends at once. When writing fails, the connection is cut.
+    When the client goes away, writing ends at once. When writing fails, the response is an error, or the connection is
+    cut if a part has been sent.
     """
 
     media_type = ARCHIVE_TYPE
@@ -125,15 +130,19 @@ class _Streamed(Response):
 
     async def __call__(self, _: Scope, receive: Receive, send: Send) -> None:
         """Send the response."""
+        has_started = False
 
         async def write(chunk: bytes) -> None:
+            nonlocal has_started
+            if not has_started:
+                has_started = True
+                await send({"type": "http.response.start", "status": self.status_code, "headers": self.raw_headers})
             await send({"type": "http.response.body", "body": chunk, "more_body": True})
 
         async def until_client_goes() -> None:
             while (await receive())["type"] != "http.disconnect":
                 pass
 
-        await send({"type": "http.response.start", "status": self.status_code, "headers": self.raw_headers})
         producing = asyncio.ensure_future(self._produce(write))
         listening = asyncio.create_task(until_client_goes())
         try:
@@ -146,6 +155,18 @@ class _Streamed(Response):
             log.info("export ended, the client is gone")
             return
         if (error := producing.exception()) is not None:
-            log.warning("export failed, its connection is cut", error=type(error).__name__)
-            raise error
+            _end_early(error, is_cut=has_started)
         await send({"type": "http.response.body", "body": b"", "more_body": False})
+
+
+def _end_early(error: BaseException, *, is_cut: bool) -> NoReturn:
+    """Log why an export ended, and raise what becomes of its response."""
+    log.warning("export ended early", error=type(error).__name__, reason=str(error), is_cut=is_cut)
+    if not isinstance(error, Interrupted | Problem | FileStoreError):
+        raise error
+    if is_cut:
+        raise ResponseCut from error
+    if isinstance(error, Problem):
+        raise error
+    what = "The person's data changed" if isinstance(error, Interrupted) else "A file could not be read"
+    raise Unavailable(f"{what} during the export. Try again.") from error

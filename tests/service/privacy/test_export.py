@@ -13,6 +13,7 @@ import httpx2
 import pytest
 from fastapi import FastAPI
 from sqlalchemy import text
+from structlog.testing import capture_logs
 
 from services.conversations.identity.merging import begin_merge
 from services.conversations.privacy import queries
@@ -212,8 +213,13 @@ async def test_what_was_scanned_or_lost_is_said(shop: Caller, anna: Caller, conv
     assert not [name for name in archive.namelist() if name.startswith("files/")]
 
 
-async def test_a_deletion_meanwhile_cuts_the_connection_and_leaves_no_valid_archive(
-    shop: Caller, anna: Caller, sam: Caller, api: httpx2.AsyncClient, monkeypatch: pytest.MonkeyPatch
+async def test_a_deletion_meanwhile_ends_the_export_without_a_valid_archive(
+    shop: Caller,
+    anna: Caller,
+    sam: Caller,
+    api: httpx2.AsyncClient,
+    monkeypatch: pytest.MonkeyPatch,
+    caplog: pytest.LogCaptureFixture,
 ) -> None:
     conversation = (await anna.open(body="Hello"))["id"]
     await sam.edit(conversation, status="CLOSED")
@@ -224,6 +230,12 @@ async def test_a_deletion_meanwhile_cuts_the_connection_and_leaves_no_valid_arch
         return await was_ever_admin(self)
 
     monkeypatch.setattr(queries.Queries, "was_ever_admin", delete_first)
+    answer = await shop.call("GET", "/users/anna/export")
+    assert problem(answer) == (503, "unavailable"), "nothing was sent yet"
+    assert "changed during the export" in answer.text
+    conversation = (await anna.open(body="Hello"))["id"]
+    await sam.edit(conversation, status="CLOSED")
+    await anna.upload(bytes(200_000))  # sent before the conversations
     received = io.BytesIO()
 
     async def download(url: str) -> None:
@@ -233,8 +245,12 @@ async def test_a_deletion_meanwhile_cuts_the_connection_and_leaves_no_valid_arch
                 received.write(chunk)
 
     async with serving(app_of(api)) as port:
-        with pytest.raises(httpx2.RemoteProtocolError):
+        with pytest.raises(httpx2.RemoteProtocolError), capture_logs() as logs:
             await download(f"http://127.0.0.1:{port}/api/v1/store/users/anna/export")
+    assert [(each["reason"], each["is_cut"]) for each in logs if each["event"] == "export ended early"] == [
+        ("A conversation was deleted while it was exported.", True)
+    ]
+    assert "Exception in ASGI application" not in caplog.text
     with pytest.raises(BadZipFile):
         ZipFile(received)
 
