@@ -1,9 +1,10 @@
 """PostgreSQL for both services: engines, sessions, transactions."""
 
+import asyncio
 import math
 import time
 from collections.abc import AsyncIterator, Callable, Iterator, Mapping, Sequence
-from contextlib import AbstractAsyncContextManager, asynccontextmanager, contextmanager
+from contextlib import AbstractAsyncContextManager, asynccontextmanager, contextmanager, suppress
 from typing import TYPE_CHECKING, Any, TypeAlias, cast
 
 import structlog
@@ -15,6 +16,7 @@ from sqlalchemy.pool import AsyncAdaptedQueuePool, ConnectionPoolEntry
 
 from shared.database_errors import describe, is_read_only, is_temporary, lacks_migration
 from shared.database_url import read_database_url
+from shared.ending import seconds_left
 from shared.failpoints import failpoint
 from shared.primary import primary_connector
 from shared.problems import Unavailable
@@ -34,6 +36,7 @@ WORK_BOUNDS = {"idle_in_transaction_session_timeout": "10s"}
 REQUEST_BOUNDS = WORK_BOUNDS | {"statement_timeout": "15s", "lock_timeout": "5s"}
 POOL_TIMEOUT = 5  # seconds a request waits for a connection
 PING_TIMEOUT = 2  # seconds
+CLOSE_TIMEOUT = 2  # seconds
 TRUSTED_IDLE = 5.0  # seconds a connection may be idle in the pool before it is tested at its next use
 
 SessionFactory = async_sessionmaker[AsyncSession]
@@ -171,6 +174,13 @@ def _is_trusted(record: ConnectionPoolEntry, pool: _Pool) -> bool:
         and time.monotonic() - returned_at <= TRUSTED_IDLE
         and returned_at > pool.doubted_at
     )
+
+
+async def close_engine(engine: AsyncEngine) -> None:
+    """Close the connections in an engine's pool, for a few seconds at most: the server may not answer."""
+    with suppress(TimeoutError):
+        async with asyncio.timeout(seconds_left(CLOSE_TIMEOUT)):
+            await engine.dispose()
 
 
 def create_sessions(engine: AsyncEngine) -> SessionFactory:

@@ -28,8 +28,9 @@ from shared.api_docs import add_docs
 from shared.app_state import AppState
 from shared.auth import VerifiedTokens
 from shared.body_size import BodySize
-from shared.database import SessionFactory, connection_provider, create_sessions
+from shared.database import SessionFactory, close_engine, connection_provider, create_sessions
 from shared.dependencies import RequireRole
+from shared.ending import seconds_left
 from shared.headers import SecureHeaders
 from shared.jwks import ProviderKeys
 from shared.observability import ENDLESS_ROUTES, RequestLoggingMiddleware
@@ -38,6 +39,7 @@ from shared.processes import operations_routes
 from shared.read_route import ReadFirst, ReadRoute
 from shared.readiness import database_fault, newest_version, wait_for_database
 from shared.settings import Role, TokenSettings
+from shared.stopping import cancel_all
 from shared.write_route import WriteFirst, WriteRoute
 
 Endpoint = TypeVar("Endpoint", bound=Callable[..., Any])
@@ -46,6 +48,7 @@ MAX_URL_BYTES = 8 * 1024
 MAX_HEADER_BYTES = 32 * 1024
 BODY_SECONDS = 20  # for a body to arrive
 UPLOAD_SECONDS = 1800.0  # for a body with files
+CLOSE_SECONDS = 5.0  # for what runs in the background to end
 
 
 class RequestHead:
@@ -212,12 +215,10 @@ def create_api(
         if background is not None:
             tasks.append(asyncio.create_task(background()))
         yield
-        for task in tasks:
-            task.cancel()
-        await asyncio.gather(*tasks, return_exceptions=True)
+        await cancel_all(tasks, seconds_left(CLOSE_SECONDS))
         if keys is not None:
             await keys.close()
-        await engine.dispose()
+        await close_engine(engine)
 
     app = FastAPI(
         version="1",

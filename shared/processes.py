@@ -9,7 +9,7 @@ import socket
 import time
 from collections.abc import AsyncIterator, Awaitable, Callable, Coroutine, Iterator, Sequence
 from types import FrameType
-from typing import Any
+from typing import Any, NoReturn
 
 import structlog
 import uvicorn
@@ -23,11 +23,15 @@ from starlette.responses import JSONResponse, PlainTextResponse, Response
 from starlette.routing import Route
 from starlette.types import ASGIApp, Message, Receive, Scope, Send
 
+from shared.ending import arm_shutdown_deadline, leave, leave_soon
 from shared.headers import SecureHeaders
+from shared.stacks import stacks_of_tasks
+from shared.stopping import cancel_all
 
 GRACE = 20  # seconds for running requests and work after SIGTERM
+OPERATIONS_GRACE = 1  # seconds for requests for health and metrics, when the work has ended
 LINGER = 0.5  # seconds for the request of a connection that was opened before the socket closed
-SHUTDOWN_DEADLINE = 23  # seconds after SIGTERM after which the kernel ends the process
+CANCELLING = 1.5  # seconds for work that is cancelled after that
 
 DATABASE_USABLE = Gauge(
     "chats_database_usable", "1 if this process could use its database at this scrape, else 0 and its gauges are old"
@@ -87,11 +91,13 @@ def create_server(
     *,
     trusted_proxies: Sequence[str] = (),
     drain_seconds: float = 0,
+    grace: float = GRACE,
 ) -> uvicorn.Server:
     """Create a process's HTTP server. The application itself logs requests.
 
     After SIGTERM it keeps serving for `drain_seconds`, while `/readyz` directs new requests elsewhere, and then closes
-    its socket. `on_stop` must end endless responses: the server waits for all running ones. `trusted_proxies` are the
+    its socket. `on_stop` must end endless responses: the server waits for all running ones, until `grace` seconds after
+    SIGTERM. `trusted_proxies` are the
     addresses or networks whose X-Forwarded-For and X-Forwarded-Proto are used; the client is the last address that is
     not one of them.
     """
@@ -107,9 +113,8 @@ def create_server(
         proxy_headers=bool(trusted_proxies),
         forwarded_allow_ips=list(trusted_proxies),
         backlog=4096,  # ten thousand clients reconnect at once after a restart; the default of 2048 refused some
-        timeout_graceful_shutdown=GRACE,
     )
-    return _Server(config, on_stop, drain)
+    return _Server(config, on_stop, drain, grace)
 
 
 class ResponseCut(Exception):  # noqa: N818 - what happened is no fault
@@ -165,10 +170,14 @@ class _Drain:
 
 
 class _Server(uvicorn.Server):
-    def __init__(self, config: uvicorn.Config, on_stop: Callable[[], None] | None, drain: _Drain) -> None:
+    def __init__(self, config: uvicorn.Config, on_stop: Callable[[], None] | None, drain: _Drain, grace: float) -> None:
         super().__init__(config)
         self._on_stop = on_stop
         self._drain = drain
+        self._grace = grace
+
+    def run(self, sockets: list[socket.socket] | None = None) -> None:
+        _run(self.serve(sockets))
 
     async def on_tick(self, counter: int) -> bool:
         self.should_exit |= self._drain.is_finished
@@ -181,7 +190,7 @@ class _Server(uvicorn.Server):
         # reuse the connection of an endless response for a request that this process refuses.
         if self._on_stop is not None:
             self._on_stop()
-        self.config.timeout_graceful_shutdown = max(1, round(GRACE - self._drain.elapsed))
+        self.config.timeout_graceful_shutdown = max(1, round(self._grace - self._drain.elapsed))
         await super().shutdown(sockets)
 
     async def _serve_last_connections(self) -> None:
@@ -212,6 +221,7 @@ class _Server(uvicorn.Server):
         arm_shutdown_deadline()
         if sig != signal.SIGTERM or not self._drain.begin():
             super().handle_exit(sig, frame)
+            self._captured_signals.clear()  # or uvicorn would end by the signal, after all has ended well
 
 
 def _accept_all(listener: socket.socket) -> Iterator[socket.socket]:
@@ -227,7 +237,9 @@ def _accept_all(listener: socket.socket) -> Iterator[socket.socket]:
 @contextlib.asynccontextmanager
 async def operations_server(routes: list[Route], host: str, port: int) -> AsyncIterator[None]:
     """Serve health checks and metrics in the event loop of a process's own work."""
-    running = create_server(Starlette(routes=routes, middleware=[Middleware(SecureHeaders)]), host, port)
+    app = Starlette(routes=routes, middleware=[Middleware(SecureHeaders)])
+    running = create_server(app, host, port, grace=OPERATIONS_GRACE)
+    running.config.lifespan = "off"  # what ends these processes early would be logged as its error
     # The process handles signals itself.
     running.capture_signals = contextlib.nullcontext  # type: ignore[method-assign,assignment]
     task = asyncio.create_task(running.serve())
@@ -238,8 +250,12 @@ async def operations_server(routes: list[Route], host: str, port: int) -> AsyncI
         await task
 
 
-def run_until_signal(work: Callable[[asyncio.Event], Coroutine[Any, Any, None]]) -> None:
-    """Run `work(stop)` in a new event loop. SIGTERM and SIGINT set `stop`, and the work then ends by itself."""
+def run_until_signal(work: Callable[[asyncio.Event], Coroutine[Any, Any, None]]) -> NoReturn:
+    """Run `work(stop)` in a new event loop. SIGTERM and SIGINT set `stop`, the work ends by itself, then the process.
+
+    Work that has not ended `GRACE` seconds later, for example because a database does not answer, is cancelled: a
+    transaction without a commit has no effect, and other processes take it over.
+    """
 
     async def main() -> None:
         stop = asyncio.Event()
@@ -251,11 +267,25 @@ def run_until_signal(work: Callable[[asyncio.Event], Coroutine[Any, Any, None]])
 
         for signum in (signal.SIGTERM, signal.SIGINT):
             loop.add_signal_handler(signum, on_signal)
-        await work(stop)
+        working, stopping = asyncio.ensure_future(work(stop)), asyncio.create_task(stop.wait())
+        await asyncio.wait({working, stopping}, return_when=asyncio.FIRST_COMPLETED)
+        await asyncio.wait({working}, timeout=GRACE)
+        if not working.done():
+            log.warning("work cancelled, it did not end in time", tasks=stacks_of_tasks(loop))
+            await cancel_all([working], CANCELLING)
+        elif not working.cancelled():
+            working.result()
         log.info("stopped")
 
+    _run(main())
+
+
+def _run(main: Coroutine[Any, Any, None]) -> NoReturn:
+    """Run the work of a process, and end the process."""
     with asyncio.Runner(loop_factory=uvloop.new_event_loop) as runner:
-        runner.run(main())
+        runner.run(main)
+        leave_soon(runner.get_loop())
+    leave()
 
 
 def tune_gc() -> None:
@@ -267,13 +297,3 @@ def tune_gc() -> None:
     gc.collect()
     gc.freeze()  # exclude the objects of the start, which live as long as the process
     gc.set_threshold(10_000, 10, 100)
-
-
-def arm_shutdown_deadline() -> None:
-    """Make the kernel end this process by SIGALRM after SHUTDOWN_DEADLINE seconds, unless it has ended before.
-
-    A database or broker that no longer answers can block anything. Other processes take over unfinished work. Further
-    calls do not extend the deadline.
-    """
-    if not any(signal.getitimer(signal.ITIMER_REAL)):
-        signal.alarm(SHUTDOWN_DEADLINE)

@@ -1,8 +1,11 @@
-"""Loops of a process that may be asked to stop."""
+"""Loops of a process that may be asked to stop, and their end.
+
+`asyncio.wait_for` is not used: in Python 3.11 it can lose a cancellation that arrives together with its result.
+"""
 
 import asyncio
 import contextlib
-from collections.abc import Coroutine, Iterator
+from collections.abc import Collection, Coroutine, Iterator
 from typing import Any
 
 import structlog
@@ -22,7 +25,22 @@ async def run_until_stopped(stop: asyncio.Event, work: Coroutine[Any, Any, None]
 async def pause(stop: asyncio.Event, seconds: float) -> None:
     """Wait some seconds, or until the process is asked to stop."""
     with contextlib.suppress(TimeoutError):
-        await asyncio.wait_for(stop.wait(), seconds)
+        async with asyncio.timeout(seconds):
+            await stop.wait()
+
+
+async def cancel_all(tasks: Collection[asyncio.Task[Any]], seconds: float) -> None:
+    """Cancel tasks and wait until they have ended, for at most `seconds`.
+
+    A cancelled task may still wait: for a database that confirms the end of its statement, or for a name server. Not
+    `gather`, whose own cancellation waits for all of its tasks.
+    """
+    for task in tasks:
+        task.cancel()
+    done, _ = await asyncio.wait(tasks, timeout=seconds)
+    for task in done:
+        if not task.cancelled():
+            task.exception()  # known, or asyncio would log that it was not retrieved
 
 
 @contextlib.contextmanager

@@ -20,7 +20,8 @@ async def received(request: Request, body_limit: int, too_large: PayloadTooLarge
     stream, size, deadline = request.stream().__aiter__(), 0, time.monotonic() + UPLOAD_SECONDS
     while True:
         try:
-            chunk = await asyncio.wait_for(anext(stream), min(IDLE_SECONDS, deadline - time.monotonic()))
+            async with asyncio.timeout(min(IDLE_SECONDS, deadline - time.monotonic())):
+                chunk = await anext(stream)
         except StopAsyncIteration:
             return
         except TimeoutError:

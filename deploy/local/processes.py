@@ -37,7 +37,7 @@ class Child:
     directory: Path | None = None
     account: pwd.struct_passwd | None = None
     stop_signal: signal.Signals = signal.SIGTERM
-    grace: float = 25.0
+    grace: float = 28.0
 
 
 class Running(Protocol):

@@ -66,6 +66,7 @@ def main() -> int:
         verify(engine)
     except VerificationError as error:
         print(f"FAILED: {error}", file=sys.stderr)  # noqa: T201 - the report
+        print(f"The logs of all containers are in {engine.keep_logs()}.", file=sys.stderr)  # noqa: T201 - the report
         return 1
     finally:
         engine.down()

@@ -17,6 +17,7 @@ SERVERS = ("postgres", "valkey", "limits", "mailpit", "proxy")
 WORK = {"api": '"event": "request"', "notifications-api": '"event": "request"', "worker": '"event": "event handled"'}
 COPIES = 3
 UNDER_LOAD = 6.0  # seconds
+TOLD = 20  # lines of a log that an error shows: the last ones, and the last of those that report no success
 SIDE_BY_SIDE = 2.0  # seconds that two versions serve together
 
 
@@ -132,10 +133,11 @@ def clean_end(engine: Engine) -> str:
     """All processes end by themselves after SIGTERM, and nothing is left."""
     engine.podman("stop", "--time", "60", *(name for service in OURS for name in engine.containers(service)))
     engine.compose("stop")
-    for container in engine.containers():
-        code = engine.state(container)["ExitCode"]
-        if code != 0:
-            raise VerificationError(f"{container} ended with {code}: {engine.logs(container)[-3:]}")
+    codes = {container: engine.state(container)["ExitCode"] for container in engine.containers()}
+    if failed := {container: code for container, code in codes.items() if code != 0}:
+        raise VerificationError(
+            "\n".join(f"{name} ended with {code}:\n{_tell(engine, name)}" for name, code in failed.items())
+        )
     engine.down()
     if left := engine.leftovers():
         raise VerificationError(f"left after `down`: {', '.join(left)}")
@@ -179,6 +181,13 @@ def _work(engine: Engine, service: str, container: str) -> int:
 def _all_work(engine: Engine, service: str, containers: Iterable[str]) -> bool:
     """Return whether all copies have worked. Of other services than these, one copy may do all work."""
     return service not in WORK or all(_work(engine, service, container) for container in containers)
+
+
+def _tell(engine: Engine, container: str) -> str:
+    """Return what a container has logged, without its requests and successes before the last few."""
+    lines = engine.logs(container)
+    told = [line for line in lines[:-TOLD] if '"level": "info"' not in line]
+    return "\n".join([*told[-TOLD:], *lines[-TOLD:]])
 
 
 def _versions(engine: Engine) -> str:

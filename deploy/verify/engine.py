@@ -3,6 +3,7 @@
 import json
 import os
 import resource
+import shutil
 import signal
 import subprocess
 import sys
@@ -125,6 +126,15 @@ class Engine:
     def logs(self, container: str) -> list[str]:
         """Return the lines that a container has logged."""
         return run(PODMAN, "logs", container, env=self.environment, errors=True).splitlines()
+
+    def keep_logs(self) -> Path:
+        """Write the logs of all containers into files, and return their directory."""
+        directory = self.directory / "logs"
+        shutil.rmtree(directory, ignore_errors=True)
+        directory.mkdir()
+        for container in self.containers():
+            (directory / f"{container}.log").write_text("\n".join(self.logs(container)))
+        return directory
 
     def wait_healthy(self, containers: Sequence[str]) -> None:
         """Wait until the containers' own health checks succeed."""

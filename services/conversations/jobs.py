@@ -36,7 +36,14 @@ from services.conversations.settings import JobsSettings
 from services.conversations.webhooks.dispatcher import Dispatcher
 from services.conversations.webhooks.housekeeping import purge_deliveries
 from services.conversations.webhooks.sending import Sender
-from shared.database import SessionFactory, connection_provider, create_engine, create_sessions, transaction
+from shared.database import (
+    SessionFactory,
+    close_engine,
+    connection_provider,
+    create_engine,
+    create_sessions,
+    transaction,
+)
 from shared.event_log.feed_client import create_feed
 from shared.processes import operations_routes, operations_server
 from shared.readiness import database_fault, newest_version, wait_for_database
@@ -107,7 +114,7 @@ async def run_jobs(settings: JobsSettings, host: str, port: int, stop: asyncio.E
             else:
                 log.warning("what becomes of emails is not read: set CHATS_FEED_SECRET")
     await sender.close()
-    await engine.dispose()
+    await close_engine(engine)
 
 
 async def _repeat(

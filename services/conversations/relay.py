@@ -26,7 +26,14 @@ from services.conversations.settings import StoreSettings
 from shared.broker import EVENTS_QUEUE, TASKS, create_celery
 from shared.broker_reports import report_until_stopped
 from shared.broker_status import Reason
-from shared.database import SessionFactory, connection_provider, create_engine, create_sessions, transaction
+from shared.database import (
+    SessionFactory,
+    close_engine,
+    connection_provider,
+    create_engine,
+    create_sessions,
+    transaction,
+)
 from shared.database_errors import describe
 from shared.event_log.sequencer import rotate_epoch_if_moved
 from shared.events import Event
@@ -163,7 +170,7 @@ async def run_relay(settings: StoreSettings, host: str, port: int, stop: asyncio
                 group.create_task(run_until_stopped(stop, wakeup.listener.run(settings.redis_url)))
             group.create_task(report_until_stopped(sessions, process_name("relay", port), publisher.state.status, stop))
         await asyncio.to_thread(task_publisher.close, 5)
-    await engine.dispose()
+    await close_engine(engine)
 
 
 class _Wakeup:

@@ -12,7 +12,7 @@ from services.conversations.attachments.file_store import FileStore, open_files
 from services.conversations.attachments.picture_process import PictureProcess
 from services.conversations.attachments.thumbnails import make_next_thumbnail
 from services.conversations.settings import FileSettings
-from shared.database import SessionFactory, create_engine, create_sessions
+from shared.database import SessionFactory, close_engine, create_engine, create_sessions
 from shared.processes import operations_routes, operations_server
 from shared.readiness import database_fault, newest_version, wait_for_database
 from shared.stopping import log_errors, run_until_stopped
@@ -32,7 +32,7 @@ async def run_thumbnails(settings: FileSettings, host: str, port: int, stop: asy
         await stop.wait()
         making.cancel()  # what it has claimed is free again when the claim ends
         await asyncio.gather(making, return_exceptions=True)
-    await engine.dispose()
+    await close_engine(engine)
 
 
 async def _make_all(sessions: SessionFactory, files: FileStore) -> None:

@@ -25,6 +25,7 @@ from services.notifications.settings import NO_LISTENER, InboundSettings
 from shared.database import (
     ConnectionProvider,
     SessionFactory,
+    close_engine,
     connection_provider,
     create_engine,
     create_sessions,
@@ -75,7 +76,7 @@ async def run_inbound(settings: InboundSettings, host: str, port: int, stop: asy
         reading.cancel()  # an email that is being taken is found again
         posting.cancel()  # an email that is being posted is posted again by its lease's end: the call is idempotent
         await asyncio.gather(posting, purging, reading, return_exceptions=True)
-    await engine.dispose()
+    await close_engine(engine)
 
 
 def _give_back_large_blocks() -> None:

@@ -39,7 +39,7 @@ from services.notifications.retention import (
     purge_inbox,
 )
 from services.notifications.settings import EmailSettings, SweeperSettings
-from shared.database import SessionFactory, create_engine, create_sessions, transaction
+from shared.database import SessionFactory, close_engine, create_engine, create_sessions, transaction
 from shared.event_log.feed_client import create_feed
 from shared.events import Feed, is_relevant
 from shared.failpoints import failpoint
@@ -79,7 +79,7 @@ async def run_sweeper(settings: SweeperSettings, host: str, port: int, stop: asy
             group.create_task(_retry_for_ever(sessions, settings, stop))
             group.create_task(_erase_for_ever(sessions, stop))
             group.create_task(_purge_for_ever(sessions, settings, stop))
-    await engine.dispose()
+    await close_engine(engine)
 
 
 async def _note_smtp(sessions: SessionFactory, settings: EmailSettings) -> None:

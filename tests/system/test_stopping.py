@@ -133,26 +133,55 @@ def clock_of(product: Product) -> psutil.Process:
     return clock
 
 
-HANGS = """
-import time
-from shared import processes
+STOPS = """
+import asyncio, re, sys, time
+from shared import ending, processes
 
-async def hang(stop):
-    print("up", flush=True)
+async def block(stop):
     await stop.wait()
     time.sleep(600)
 
-processes.SHUTDOWN_DEADLINE = 1
-processes.run_until_signal(hang)
+async def block_in_c(stop):
+    await stop.wait()
+    re.match(r"(a+)+$", "a" * 40 + "b")
+
+async def wait_in_vain(stop):
+    await asyncio.Event().wait()
+
+async def leave_a_thread(stop):
+    thread = asyncio.create_task(asyncio.to_thread(time.sleep, 600))
+    await stop.wait()
+
+async def main(stop):
+    print("up", flush=True)
+    await globals()[sys.argv[1]](stop)
+
+ending.SHUTDOWN_DEADLINE, ending.LAST_WORDS, ending.LEAVING, processes.GRACE = 2, 1, 0.1, 0.1
+processes.run_until_signal(main)
 """
 
 
-async def test_a_process_that_hangs_while_stopping_is_ended_by_its_deadline() -> None:
-    process = await asyncio.create_subprocess_exec(sys.executable, "-c", HANGS, stdout=asyncio.subprocess.PIPE)
+@pytest.mark.parametrize(
+    ("work", "code", "said", "place"),
+    [
+        ("block", -signal.SIGALRM, "not stopped in time, ending by SIGALRM", "block ("),
+        ("block_in_c", -signal.SIGALRM, "most recent call first", "in block_in_c"),
+        ("wait_in_vain", 0, "work cancelled, it did not end in time", "wait_in_vain ("),
+        ("leave_a_thread", 0, "ended without waiting", "_worker ("),
+    ],
+)
+async def test_a_process_that_hangs_while_stopping_ends_by_its_deadline_and_says_where_it_is(
+    work: str, code: int, said: str, place: str
+) -> None:
+    pipe, same = asyncio.subprocess.PIPE, asyncio.subprocess.STDOUT
+    process = await asyncio.create_subprocess_exec(sys.executable, "-c", STOPS, work, stdout=pipe, stderr=same)
     assert process.stdout is not None
     assert await process.stdout.readline() == b"up\n"
     process.terminate()
-    assert await asyncio.wait_for(process.wait(), 60) == -signal.SIGALRM
+    output = (await asyncio.wait_for(process.communicate(), 60))[0].decode()
+    assert process.returncode == code, output
+    assert said in output
+    assert place in output
 
 
 async def test_a_stopping_api_keeps_serving_until_it_is_out_of_rotation(product: Product) -> None:

@@ -158,7 +158,8 @@ class InboundServer:
         for connection in list(self._connections):
             connection.stop()
         with contextlib.suppress(TimeoutError):
-            await asyncio.wait_for(self._all_closed.wait(), GRACE if self._connections else 0)
+            async with asyncio.timeout(GRACE if self._connections else 0):
+                await self._all_closed.wait()
         for connection in list(self._connections):
             connection.abort()
 
