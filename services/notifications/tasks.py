@@ -22,7 +22,7 @@ from services.notifications.event_consumer.consumer import UNKNOWN_TASK, park_ev
 from services.notifications.mail.pool import ServerCapacity
 from services.notifications.settings import EmailSettings
 from shared.broker import EMAILS_QUEUE, SEND_EMAILS, TASKS
-from shared.database import SessionFactory, connection_provider, create_engine, create_sessions
+from shared.database import SessionFactory, close_engine, connection_provider, create_engine, create_sessions
 from shared.events import Event, EventType
 from shared.failpoints import failpoint
 from shared.publisher import Publisher
@@ -51,7 +51,7 @@ class AsyncWork:
     async def wait_for_database(self, version: str) -> None:
         """Wait in the main process until the database is ready, and leave no connection for the fork."""
         await wait_for_database(self._engine, version)
-        await self._engine.dispose()
+        await close_engine(self._engine)
 
     def run(self, work: Callable[[SessionFactory], Awaitable[T]]) -> T:
         """Run `work(sessions)` until it completes."""
@@ -66,7 +66,7 @@ class AsyncWork:
     def close(self) -> None:
         """Close the connections and the loop."""
         if self._runner is not None:
-            self._runner.run(self._engine.dispose())
+            self._runner.run(close_engine(self._engine))
             self._runner.close()
         self._runner = None
 
