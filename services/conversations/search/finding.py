@@ -1,7 +1,8 @@
 """Find conversations, latest activity first, in time that does not grow with their number.
 
-A common word is found by looking at the newest conversations (`walked`). If these do not fill the page, the word is
-rare enough to read all of its conversations from the index, and to sort them (`older`). Conversations that the indexer
+A common word is found by looking at the newest conversations (`walked`). If some of these have it, but too few to fill
+the page, more of them are looked at (`further`). If that does not fill the page, the word is rare enough to read all of
+its conversations from the index, and to sort them (`older`). Conversations that the indexer
 has not caught up with are looked at directly (`direct`), with the terms of their newer messages; so are those of
 customers whom an admin finds by name, address or id. One statement reads the newer messages, a second does the rest.
 """
@@ -36,6 +37,8 @@ from shared.readers import Reader, fetch_with_custom_plan
 
 DEADLINE: Final = 3.0  # seconds
 WALK: Final = 2_000  # newest conversations that are looked at one by one
+WALK_ON: Final = 10_000  # the same if `ENOUGH` of these have the terms
+ENOUGH: Final = 5
 WALK_OF_FEW: Final = 10_000  # the same if filters select those of a customer, or about an order
 WALK_WITHOUT: Final = 20_000  # the same if all terms are negated, which the index does not serve
 PENDING: Final = 500  # messages that are looked at directly
@@ -141,6 +144,21 @@ def _statement(
     first = f"order by {BY_ACTIVITY} limit {rows}"
     # Few conversations may match the filters, and very many the word.
     is_beyond = f"exists ({page.sql(BY_ACTIVITY, walk)} offset {walk - 1})"
+    found = "(select count(*) from walked)"
+    is_worth_more = f"{found} between {ENOUGH} and {rows - 1}" if walk < WALK_ON else "false"
+
+    def looked_at(conversations: str, condition: str, limit: str) -> str:
+        return f"""
+    select c.id, c.last_activity_at
+    from ({conversations}) as c cross join lateral (
+        select from conversation_search as document {notes.joined if notes else ""}
+        where document.conversation_id = c.id
+            and {people.added_to(notes.added if notes else "document.tsv")} @@ {q} limit 1
+    ) as matching
+    where {is_other} and {condition}
+    order by {BY_ACTIVITY} limit {limit}
+"""  # noqa: S608 - built from constants
+
     return conversations_sql(
         f"""
 with pending as materialized (
@@ -169,19 +187,14 @@ direct as materialized (
         ) as matching
     {first}
 ),
-walked as materialized (
-    select c.id, c.last_activity_at
-    from ({page.sql(BY_ACTIVITY, walk)}) as c cross join lateral (
-        select from conversation_search as document {notes.joined if notes else ""}
-        where document.conversation_id = c.id
-            and {people.added_to(notes.added if notes else "document.tsv")} @@ {q} limit 1
-    ) as matching
-    where {is_other}
-    {first}
+walked as materialized ({looked_at(page.sql(BY_ACTIVITY, walk), "true", f"{rows}")}),
+further as materialized (
+    {looked_at(f"{page.sql(BY_ACTIVITY, WALK_ON)} offset {walk}", is_worth_more, f"{rows} - {found}")}
 ),
+newest as materialized (select * from walked union all select * from further),
 indexed as materialized (
     select conversation_id from conversation_search
-    where tsv @@ {q} and {f"(select count(*) from walked) < {rows} and {is_beyond}" if query.wanted else "false"}
+    where tsv @@ {q} and {f"(select count(*) from newest) < {rows} and {is_beyond}" if query.wanted else "false"}
 ),
 older as materialized (
     select distinct c.id, c.last_activity_at
@@ -200,7 +213,7 @@ from conversations as c
     ) as best on true
     left join messages as message on message.conversation_id = c.id and message.number = best.number
 where c.id in (
-    select c.id from (select * from direct union select * from walked union select * from older) as c {first}
+    select c.id from (select * from direct union select * from newest union select * from older) as c {first}
 )
 """,  # noqa: S608 - built from constants
         BY_ACTIVITY,

@@ -264,11 +264,13 @@ async def test_admins_find_customers_by_the_stores_own_fields_until_they_are_era
     assert (await sam.get("/conversations", q="987"))["items"] == []
 
 
-@pytest.mark.parametrize("walk", [1, 2, 5])
+@pytest.mark.parametrize(("walk", "walk_on"), [(1, 1), (2, 2), (5, 5), (2, 4), (2, 10)])
 async def test_a_word_that_the_newest_conversations_lack_is_found_by_the_index(
-    anna: Caller, sam: Caller, conversations: SessionFactory, monkeypatch: pytest.MonkeyPatch, walk: int
+    anna: Caller, sam: Caller, conversations: SessionFactory, monkeypatch: pytest.MonkeyPatch, walk: int, walk_on: int
 ) -> None:
     monkeypatch.setattr(finding, "WALK", walk)
+    monkeypatch.setattr(finding, "WALK_ON", walk_on)
+    monkeypatch.setattr(finding, "ENOUGH", 1)
     monkeypatch.setattr(finding, "WALK_OF_FEW", walk)
     for number in range(5):
         hoodie = await anna.open(subject=f"Hoodie {number}", body="It is torn")
