@@ -343,15 +343,11 @@ _MOVE_WATERMARKS = """
     from unnest($1::uuid[], $2::int[], $3::int[]) as moved (id, by_user, by_admin)
     where marks.conversation_id = moved.id
 """
-# The states of the conversations are locked, so nobody else creates them at the same time. `on conflict` would write a
-# second record to PostgreSQL's log for each.
 _CREATE_NOTIFICATIONS = f"""
     with created as (
         insert into notifications (user_id, conversation_id, message_id, number, subject, sender_id, preview)
         select * from unnest($1::text[], $2::uuid[], $3::uuid[], $4::int[], $5::text[], $6::text[], $7::text[])
-            as new (user_id, conversation_id, message_id, number, subject, sender_id, preview)
-        where not exists (select from notifications as earlier where earlier.message_id = new.message_id)
-        returning id, message_id
+        on conflict do nothing returning id, message_id
     ),
     logged as ({new_messages_created_sql("created where message_id = any($8::uuid[])")})
     select message_id from created
