@@ -45,13 +45,13 @@ def seconds_left(most: float) -> float:
     return max(min(most, left - 2 * LAST_WORDS), 0.1) if left else most
 
 
-def leave_soon(loop: asyncio.AbstractEventLoop) -> None:
-    """End this process, whose work has ended, in some seconds at the latest, with exit code 0.
+def leave_soon(loop: asyncio.AbstractEventLoop | None = None, seconds: float = LEAVING) -> None:
+    """End this process in some seconds at the latest, with exit code 0.
 
     Closing an event loop waits for threads that look up the names of hosts. Nothing can interrupt such a thread, and
     without name servers it takes up to a minute.
     """
-    _thread.start_new_thread(_leave, (loop,))
+    _thread.start_new_thread(_leave, (loop, seconds))
 
 
 def leave() -> NoReturn:
@@ -64,8 +64,8 @@ def leave() -> NoReturn:
     os._exit(0)
 
 
-def _leave(loop: asyncio.AbstractEventLoop) -> None:
-    time.sleep(seconds_left(LEAVING))
+def _leave(loop: asyncio.AbstractEventLoop | None, seconds: float) -> None:
+    time.sleep(seconds_left(seconds))
     log.warning("ended without waiting", **_unfinished(loop))
     leave()
 

@@ -34,9 +34,9 @@ from shared.broker import EMAILS_QUEUE, EVENTS_QUEUE, create_celery
 from shared.broker_reports import report_until_stopped, write_report
 from shared.broker_status import REFUSALS, BrokerStatus, Fault, Reason
 from shared.database import ConnectionProvider, connection_provider, create_engine, create_sessions, transaction
-from shared.ending import arm_shutdown_deadline
+from shared.ending import arm_shutdown_deadline, leave_soon
 from shared.observability import configure_logging
-from shared.processes import operations_routes, operations_server, process_name, run_until_signal
+from shared.processes import GRACE, operations_routes, operations_server, process_name, run_until_signal
 from shared.publisher import BrokerState, Publisher
 from shared.readiness import database_fault, newest_version, wait_for_database
 from shared.settings import SettingsError
@@ -166,6 +166,9 @@ class _ClockProcess:
         def stop(**_: Any) -> None:
             self.end()
             arm_shutdown_deadline()
+            # A child may wait longer for a database that does not answer. It ends with this process, and its task is
+            # delivered again.
+            leave_soon(seconds=GRACE)
 
         # A thread that only waits and has no state that a fork could copy.
         threading.Thread(target=self._watch, name="clock", daemon=True).start()

@@ -1,6 +1,7 @@
 """SIGTERM under load: every process ends by itself in time, and its unfinished work is done after a restart."""
 
 import asyncio
+import os
 import signal
 import sys
 from collections import Counter
@@ -105,6 +106,23 @@ async def test_all_processes_stop_without_the_broker(product: Product, mail_serv
         await eventually(lambda: len(messages) > 5)
         await asyncio.gather(*(product.stop(name) for name in PROCESSES))
     await product.start("broker", *PROCESSES)
+    await drained(product, messages)
+    await mailed_once(product, mail_server)
+
+
+@pytest.mark.skipif("EVERY_CASE" not in os.environ, reason="takes half a minute; set EVERY_CASE=1")
+async def test_all_processes_stop_while_the_database_does_not_answer(product: Product, mail_server: SmtpServer) -> None:
+    async with under_load(product) as messages:
+        await eventually(lambda: len(messages) > 5)
+        servers = product.family("postgres")
+        for process in servers:
+            process.suspend()
+        try:
+            await asyncio.gather(*(product.stop(name) for name in PROCESSES))
+        finally:
+            for process in servers:
+                process.resume()
+    await product.start(*PROCESSES)
     await drained(product, messages)
     await mailed_once(product, mail_server)
 
