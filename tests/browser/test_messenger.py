@@ -57,9 +57,11 @@ async def test_a_customer_reads_and_writes_in_the_panel_over_one_stream(people: 
     assert ended == ["/api/v1/stream"]  # the frame's stream brings the number, also to the other tab
     await expect(other.get_by_role("button", name="Messages")).to_have_accessible_name("Messages 0 unread")
     await expect(page.locator("main chats-badge #words")).to_have_text("0 unread")
+    await expect(frame.locator("#new")).to_be_visible()
     await frame.locator("#body").fill("Thank you!")
     await frame.get_by_role("button", name="Send").click()
     await expect(frame.locator(".message.own", has_text="Thank you!").locator(".pending")).to_have_count(0)
+    await expect(frame.locator("#new")).to_have_count(0)
 
     await frame.locator("#body").press("Escape")
     await expect(page.get_by_role("dialog")).to_be_hidden()
@@ -123,6 +125,11 @@ async def test_the_panel_is_accessible_and_fills_a_phone(people: People, site: S
     await page.get_by_role("button", name="Close").click()
     await expect(page.get_by_role("button", name="Messages")).to_be_focused()
     await expect_accessible(page, "a store's page with the messenger's button")
+    await page.set_viewport_size({"width": 1280, "height": 800})
+    await page.get_by_role("button", name="Messages").click()
+    box = await page.get_by_role("dialog").bounding_box()
+    assert box is not None
+    assert box["y"] >= 80, "it covers the header of the store's page"
 
 
 async def test_the_messenger_opens_about_an_order(people: People, site: Site) -> None:
@@ -209,6 +216,8 @@ async def test_a_page_of_an_origin_that_is_not_listed_gets_a_link_instead(people
     anna.expect_complaints(".")
     page = anna.page
     await page.goto(site.store.shop_url(anna.id).replace("localhost", "127.0.0.1"))
+    warnings = list[str]()
+    page.on("console", lambda message: warnings.append(message.text))
     await page.evaluate("() => { heard = []; addEventListener('message', ({data}) => heard.push(data)) }")
     await page.get_by_role("button", name="Messages").click()
     dialog = page.get_by_role("dialog")
@@ -217,6 +226,9 @@ async def test_a_page_of_an_origin_that_is_not_listed_gets_a_link_instead(people
     )
     await expect(dialog.get_by_text("Your messages cannot be shown here.")).to_be_visible()
     assert await page.evaluate("heard") == []
+    [warning] = [text for text in warnings if "chats-messenger" in text]
+    assert "in CHATS_STORE_ORIGINS?" in warning
+    assert "docs/embedding.md#messenger" in warning
 
 
 async def test_the_snippets_of_the_documentation_work(people: People, site: Site) -> None:

@@ -210,11 +210,12 @@ class ChatsMessenger extends HTMLElement {
 
   #expectHello(delay) {
     clearTimeout(this.#timer);
-    if (!this.#isReady) this.#timer = setTimeout(() => this.#fail(), delay);
+    if (!this.#isReady) this.#timer = setTimeout(() => this.#fail(`no answer; is ${location.origin} in CHATS_STORE_ORIGINS?`), delay);
   }
 
   /** Show a link instead of the frame; opening the panel again tries again. */
-  #fail(text = this.#texts.away, words = this.#texts.open) {
+  #fail(reason, text = this.#texts.away, words = this.#texts.open) {
+    if (reason) console.warn(`<chats-messenger> shows a link instead of ${this.#base}: ${reason} See docs/embedding.md#messenger.`);
     clearTimeout(this.#timer);
     this.#isReady = false;
     this.#source?.starve();
@@ -248,7 +249,8 @@ class ChatsMessenger extends HTMLElement {
     if (chats === "hello") this.#welcome();
     else if (chats === "start") this.#start();
     else if (chats === "expired") this.#begin(0);
-    else if (chats === "refused" || chats === "blocked") this.#fail();
+    else if (chats === "refused") this.#fail(`the token was refused (${data.reason}).`);
+    else if (chats === "blocked") this.#fail("the browser kept no cookie for the frame.");
     else if (chats === "close") this.close();
     else if (chats === "unread") {
       const unread = { unread: Number(data.unread), more: data.more === true };
@@ -285,8 +287,8 @@ class ChatsMessenger extends HTMLElement {
       this.#tell({ chats: "token", token, isFresh: !maxAge, ...this.#sent });
     } catch (error) {
       if (frame !== this.#frame) return;
-      if (error instanceof SignedOut) this.#fail(this.#texts.signIn, this.#texts.enter);
-      else this.#fail();
+      if (error instanceof SignedOut) this.#fail("", this.#texts.signIn, this.#texts.enter);
+      else this.#fail(`no token (${error.message}).`);
     }
   }
 }

@@ -19,7 +19,7 @@ MESSENGER_STYLE.replaceSync(`
   chats-badge { position: absolute; inset-block-start: -4px; inset-inline-end: -4px; font-size: 16px; }
   [part="panel"] {
     position: fixed; inset: var(--chats-panel-inset, auto max(20px, env(safe-area-inset-right)) calc(max(20px, env(safe-area-inset-bottom)) + 72px) auto);
-    z-index: var(--chats-z-index, 2147483000); inline-size: min(400px, 100vw - 40px); block-size: min(680px, 100dvh - 128px);
+    z-index: var(--chats-z-index, 2147483000); inline-size: min(400px, 100vw - 40px); block-size: min(640px, 100dvh - 184px);
     max-inline-size: none; max-block-size: none; margin: 0; padding: 0; overflow: hidden;
     border: 1px solid light-dark(#dcdfe5, #343944); border-radius: 16px;
     background: light-dark(#f5f6f8, #121419); color: light-dark(#1a1d23, #e8eaee); box-shadow: 0 12px 48px rgb(0 0 0 / .24);

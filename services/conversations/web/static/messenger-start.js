@@ -14,7 +14,7 @@ listen(async (data) => {
   const response = await fetch("/messenger/session", { method: "POST", body: new URLSearchParams({ token: data.token }) }).catch(() => null);
   if (response?.ok) return open(data, response.status === 201);
   const { reason } = (await response?.json().catch(() => null)) ?? {};
-  tell(reason === "expired" && !data.isFresh ? "expired" : "refused");
+  tell(reason === "expired" && !data.isFresh ? "expired" : "refused", reason);
 });
 
 function open(data, isNewSession) {
@@ -25,6 +25,6 @@ function open(data, isNewSession) {
   location.replace(url);
 }
 
-function tell(what) {
-  parent.postMessage({ chats: what }, "*"); // tells nothing; only the store's origins may frame this page
+function tell(what, reason) {
+  parent.postMessage({ chats: what, reason }, "*"); // tells no secret; only the store's origins may frame this page
 }

@@ -111,7 +111,10 @@ class Outbox {
     if (response.ok) {
       const result = await response.json();
       const bubble = bubbleOf(item);
-      if (bubble) bubble.dataset.sent = result.last_message?.id ?? result.id;
+      if (bubble) {
+        bubble.dataset.sent = result.last_message?.id ?? result.id;
+        document.getElementById("new")?.remove(); // what is answered is not new any more
+      }
       this.drop(item);
       refreshThread();
       this.sayWhatWasDone(item, result);
