@@ -45,14 +45,17 @@ async def test_a_post_is_numbered_without_waiting_for_the_poll(
 
     async def is_woken() -> bool:
         await commit.save(Post(opened[0], "anna", Side.CUSTOMER, "Hello?"))
+        await asyncio.sleep(0.2)  # until the relay has numbered it, if it was woken
         return await is_numbered()
 
-    await eventually(is_woken)  # the subscription takes a moment
-    await commit.save(Post(opened[1], "anna", Side.CUSTOMER, "Hello again?"))
-    await eventually(is_numbered)
-    for task in tasks:
-        task.cancel()
-    await asyncio.gather(*tasks, return_exceptions=True)
+    try:
+        await eventually(is_woken)  # the subscription takes a moment
+        await commit.save(Post(opened[1], "anna", Side.CUSTOMER, "Hello again?"))
+        await eventually(is_numbered)
+    finally:
+        for task in tasks:
+            task.cancel()
+        await asyncio.gather(*tasks, return_exceptions=True)
 
 
 async def test_only_saved_posts_wake_the_relay(conversations: SessionFactory, anna: Caller) -> None:
