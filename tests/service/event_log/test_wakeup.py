@@ -45,8 +45,8 @@ async def test_a_post_is_numbered_without_waiting_for_the_poll(
 
     async def is_woken() -> bool:
         await commit.save(Post(opened[0], "anna", Side.CUSTOMER, "Hello?"))
-        await asyncio.sleep(0.2)  # until the relay has numbered it, if it was woken
-        return await is_numbered()
+        await eventually(is_numbered, deadline=1)  # long before the poll
+        return True
 
     try:
         await eventually(is_woken)  # the subscription takes a moment
