@@ -36,7 +36,7 @@ from services.notifications.models import (
 )
 from services.notifications.rules import ACTS, Audience, EmailState, NotificationType, Reason
 from services.notifications.settings import EmailSettings
-from shared.database import SessionFactory, transaction
+from shared.database import SessionFactory, transaction, transaction_driver
 from shared.database_errors import is_outage
 from shared.events import (
     PAYLOADS,
@@ -192,12 +192,31 @@ async def release_restore_hold(sessions: SessionFactory, database_identity: str,
             # Emails due later were not sent. An email that has reached DATA now will have its result recorded.
             maybe_sent = (Email.due_at <= cursor.restored_until) & Email.data_at.is_(None)
             values = {"reason": Reason.RESTORED}
-            failed = 0
+            failed: list[UUID] = []
             for waiting in WAITING_STATES:  # each has an index
-                failed += len(await move_emails(session, maybe_sent, EmailState.FAILED, values, leaving=(waiting,)))
-            log.error("emails that may have been sent before the restore marked as failed", emails=failed)
+                failed += await move_emails(session, maybe_sent, EmailState.FAILED, values, leaving=(waiting,))
+            driver = await transaction_driver(session)
+            await driver.execute(_SPLIT_EMAILS, failed, cursor.restored_until)
+            log.error("emails that may have been sent before the restore marked as failed", emails=len(failed))
         cursor.restored_to = cursor.restored_until = None
         await session.execute(update(SendingControl).values(incarnation=state.database_identity))
+
+
+# Messages that joined an email after the restore get one of their own: they were certainly not sent.
+_SPLIT_EMAILS = """
+    with splits as (
+        select email_id, uuidv7() as new_id
+        from email_messages join emails on emails.id = email_id
+        where email_id = any($1::uuid[]) and email_messages.created_at > $2 and claimed_at is null
+        group by email_id
+    ), created as (
+        insert into emails (id, audience, recipient_id, conversation_id, subject, state, due_at, next_attempt_at)
+        select new_id, audience, recipient_id, conversation_id, subject, 'scheduled', now(), now()
+        from splits join emails on emails.id = email_id
+    )
+    update email_messages set email_id = new_id
+    from splits where email_messages.email_id = splits.email_id and created_at > $2
+"""
 
 
 async def _hold(session: AsyncSession, cursor: FeedCursor, page: Feed) -> None:

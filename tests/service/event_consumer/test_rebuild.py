@@ -203,6 +203,28 @@ async def test_emails_of_the_time_that_a_restored_database_lost_fail_and_are_not
         assert await has_due_email(session)
 
 
+async def test_a_message_that_joined_an_email_of_the_lost_time_gets_an_email_of_its_own(
+    sweeping: Sweeper, anna: Caller, sam: Caller, owner_urls: dict[str, str]
+) -> None:
+    async with restored_afterwards(owner_urls["notifications"], *TABLES):
+        conversation = await answer(anna, sam, times=2)
+        await sweeping.number()
+        await sweeping.catch_up_fully()
+        await sweeping.catch_up()  # reports the position
+    await sam.post(conversation)
+    await sweeping.number()
+
+    await sweeping.catch_up_fully()
+
+    assert await emails_in(sweeping.notifications) == [("failed", "restored", [1, 2]), ("scheduled", None, [3])]
+    async with transaction(sweeping.notifications) as session:
+        assert await has_due_email(session)
+    await sam.post(conversation)
+    await sweeping.number()
+    await sweeping.catch_up_fully()
+    assert await emails_in(sweeping.notifications) == [("failed", "restored", [1, 2]), ("scheduled", None, [3, 4])]
+
+
 async def test_after_a_move_of_the_database_emails_wait_until_the_log_is_compared(
     sweeping: Sweeper, anna: Caller, sam: Caller
 ) -> None:
