@@ -76,17 +76,25 @@ async def test_a_slash_in_an_empty_reply_inserts_a_canned_reply(people: People, 
 
 async def test_deleting_a_note_asks_first_and_keeps_the_place(people: People, site: Site) -> None:
     dora, sam = await people.create_user("dora"), await people.sign_in("sam", role="admin")
-    page = await sam.open(await site.open_conversation(dora, "Where is it?"))
+    conversation = await site.open_conversation(dora, "Where is it?")
+    page = await sam.open(conversation)
     await page.locator("#note-form summary").click()
     await page.locator("#note-body").fill("Called her.")
     await page.locator("#save-note").click()
     note = page.locator(".entry.note")
     await expect(note).to_contain_text("Called her.")
     await note.get_by_text("Delete note …").click()
-    await note.get_by_role("button", name="Delete note").click()
+    await note.get_by_role("button", name="Delete note").hover()
+    async with page.expect_response(lambda response: "peek=true" in response.url) as refreshed:
+        await page.mouse.down()  # the page is refreshed before the button is released
+        await site.write(conversation, dora, "It came.")
+    await (await refreshed.value).finished()
+    await page.evaluate("new Promise((resolve) => setTimeout(resolve, 50))")
+    await page.mouse.up()
     await expect(note).to_contain_text("deleted a note")
     await expect(note).to_be_focused()
-    await expect(page.locator("#set-OPEN")).to_have_attribute("aria-current", "true")
+    await expect(page.locator("#m-2")).to_contain_text("It came.")
+    await expect(page.locator("#set-AWAITING_ADMIN")).to_have_attribute("aria-current", "true")
 
 
 async def test_on_a_phone_the_composer_leaves_the_screen_to_the_messages_until_it_is_used(

@@ -6,6 +6,7 @@ import { updateRows } from "./inbox-rows.js";
 import { replace, replaceItem } from "./replace.js";
 
 const RETRY_DELAY = 3_000; // ms after a failed fetch
+const LONGEST_PRESS = 3_000; // ms; what is held longer, as by a hand that selects text, does not keep the page old
 const callbacks = new Set();
 
 /** Refresh the page, at most once every `interval` ms; a hidden page is refreshed when it becomes visible. */
@@ -72,6 +73,7 @@ export function refresher(locate, apply, prepare = () => {}) {
       retryAt = performance.now() + RETRY_DELAY * (0.75 + Math.random() / 2);
       return;
     }
+    await releaseOf(document.querySelector("[data-live] :active"));
     // Random, because many pages get the same event.
     quietUntil = performance.now() + interval * (0.75 + Math.random() / 2);
     if (locate() !== located) again = true;
@@ -87,6 +89,16 @@ export function refresher(locate, apply, prepare = () => {}) {
   return refresh;
 }
 
+/** Resolve when `pressed`, if any, is released: a click needs its button until it ends. */
+async function releaseOf(pressed) {
+  if (!pressed) return;
+  await new Promise((resolve) => {
+    for (const type of ["pointerup", "pointercancel", "keyup"]) addEventListener(type, resolve, { once: true });
+    setTimeout(resolve, LONGEST_PRESS);
+  });
+  await new Promise((resolve) => setTimeout(resolve)); // the click comes after the release
+}
+
 /** Replace the live regions that differ in `page`. */
 export function swap(page) {
   // Another user has signed in in this browser: do not mix their data with this page.
@@ -95,11 +107,6 @@ export function swap(page) {
   for (const region of document.querySelectorAll("[data-live]")) {
     const fresh = page.getElementById(region.id);
     if (!fresh) continue;
-    if (region.matches(":active") && region.dataset.live === "") {
-      // A click needs its button until it ends.
-      for (const type of ["pointerup", "keyup"]) addEventListener(type, () => setTimeout(refresh), { once: true });
-      continue;
-    }
     if (region.dataset.live === "list") mergeInPlace(region, fresh);
     else if (region.dataset.live === "rows") updateRows(region, fresh);
     else if (region.dataset.live === "value") region.value = fresh.value;
