@@ -22,7 +22,7 @@ from services.conversations.api.dependencies import (
     viewer_of,
 )
 from services.conversations.api.desk_schemas import LabelName
-from services.conversations.api.posting import authorize_sender, save, save_edit
+from services.conversations.api.posting import authorize_sender, create_conversation_with_customer, save, save_edit
 from services.conversations.api.rate_limiting import CountedAdminConversation, CountedEdit, enforce_limits
 from services.conversations.api.request_schemas import BulkDelete, MarkRead, PostMessage
 from services.conversations.api.response_schemas import (
@@ -167,19 +167,7 @@ async def admin_create_conversation(
     key: IdempotencyKeyHeader = None,
 ) -> AdminConversationOut:
     """Start a conversation with any known customer."""
-    once = IdempotencyKey.of(key, "admin-create", body.model_dump(mode="json", exclude_defaults=True))
-    new = commands.NewConversation(
-        body.user_id,
-        body.subject,
-        caller.id,
-        Side.ADMIN,
-        body.order_id,
-        body.body,
-        body.status,
-        tuple(body.attachments),
-        via_of(caller),
-    )
-    conversation_id, replayed = await commands.create_conversation(session, new, once)
+    conversation_id, replayed = await create_conversation_with_customer(session, caller, body, key)
     response.headers["Location"] = f"/api/v1/admin/conversations/{conversation_id}"
     mark_replay(response, replayed=replayed)
     return AdminConversationOut.of(await load_conversation(await driver_connection(session), conversation_id))

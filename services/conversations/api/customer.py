@@ -22,7 +22,7 @@ from services.conversations.api.dependencies import (
     via_of,
     viewer_of,
 )
-from services.conversations.api.posting import authorize_sender, save
+from services.conversations.api.posting import authorize_sender, create_own_conversation, save
 from services.conversations.api.rate_limiting import CountedConversation, enforce_limits
 from services.conversations.api.request_schemas import MarkRead, PostMessage
 from services.conversations.api.response_schemas import ConversationOut, MessageOut, OrderOut, Unread
@@ -63,18 +63,7 @@ async def create_conversation(
     key: IdempotencyKeyHeader = None,
 ) -> ConversationOut:
     """Start a conversation, optionally about one of the caller's orders and with a first message."""
-    once = IdempotencyKey.of(key, "create", body.model_dump(mode="json", exclude_defaults=True))
-    new = commands.NewConversation(
-        caller.id,
-        body.subject,
-        caller.id,
-        Side.CUSTOMER,
-        body.order_id,
-        body.body,
-        attachments=tuple(body.attachments),
-        via=via_of(caller),
-    )
-    conversation_id, replayed = await commands.create_conversation(session, new, once)
+    conversation_id, replayed = await create_own_conversation(session, caller, body, key)
     response.headers["Location"] = f"/api/v1/conversations/{conversation_id}"
     mark_replay(response, replayed=replayed)
     detail = await load_conversation(await driver_connection(session), conversation_id, scope=caller.id)

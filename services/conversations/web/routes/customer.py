@@ -7,11 +7,10 @@ from fastapi import APIRouter, Query, Request
 from fastapi.responses import Response
 
 from services.conversations.api.dependencies import Prefetch, viewer_of
-from services.conversations.api.posting import save
+from services.conversations.api.posting import create_own_conversation, save
 from services.conversations.api.request_schemas import CreateConversation, PostMessage
 from services.conversations.errors import IdempotencyKeyReused, NewerMessages, RateLimited
-from services.conversations.messaging import commands, listing
-from services.conversations.messaging.commands import NewConversation
+from services.conversations.messaging import listing
 from services.conversations.messaging.idempotency import IdempotencyKey
 from services.conversations.messaging.listing import Filters
 from services.conversations.messaging.posting import Post
@@ -89,19 +88,9 @@ async def create_conversation(
         form = await with_files(request, CreateConversation, page_context, form)
     if form.body is None or refusal:
         return await _new_page(request, page_context, session, form, refusal)
-    once = IdempotencyKey.of(form.key, "create", form.body.model_dump(mode="json", exclude_defaults=True))
-    new = NewConversation(
-        caller.id,
-        form.body.subject,
-        caller.id,
-        Side.CUSTOMER,
-        form.body.order_id,
-        form.body.body,
-        attachments=tuple(form.body.attachments),
-    )
     try:
         async with session.begin_nested():  # undone on an error, after which the page is still loaded
-            conversation_id, _ = await commands.create_conversation(session, new, once)
+            conversation_id, _ = await create_own_conversation(session, caller, form.body, form.key)
     except Invalid as problem:
         return await _new_page(request, page_context, session, form.with_errors(problem))
     return redirect(f"{customer_root(request)}{conversation_id}/")

@@ -7,15 +7,13 @@ from typing import Annotated
 from fastapi import APIRouter, Query, Request
 from fastapi.responses import Response
 
+from services.conversations.api.posting import create_conversation_with_customer
 from services.conversations.api.request_schemas import AdminCreateConversation
 from services.conversations.api.response_schemas import UserOut
 from services.conversations.errors import RateLimited
-from services.conversations.messaging import commands
-from services.conversations.messaging.commands import NewConversation
-from services.conversations.messaging.idempotency import IdempotencyKey
 from services.conversations.messaging.queries import find_customer, list_customers, list_orders
 from services.conversations.records import OrderRow
-from services.conversations.rules import Side, Status
+from services.conversations.rules import Status
 from services.conversations.web.auth import AdminContext, AdminSubmission, PageContext
 from services.conversations.web.form_files import kept_files, with_files
 from services.conversations.web.forms import Form, new_form, read_form
@@ -72,20 +70,9 @@ async def create_conversation(
         form = await with_files(request, AdminCreateConversation, page_context, form)
     if (body := form.body) is None or refusal:
         return await _form_page(request, page_context, session, form, refusal)
-    once = IdempotencyKey.of(form.key, "admin-create", body.model_dump(mode="json", exclude_defaults=True))
-    new = NewConversation(
-        body.user_id,
-        body.subject,
-        caller.id,
-        Side.ADMIN,
-        body.order_id,
-        body.body,
-        body.status,
-        tuple(body.attachments),
-    )
     try:
         async with session.begin_nested():  # undone on an error, after which the page is still loaded
-            conversation_id, _ = await commands.create_conversation(session, new, once)
+            conversation_id, _ = await create_conversation_with_customer(session, caller, body, form.key)
     except Invalid as problem:
         return await _form_page(request, page_context, session, form.with_errors(problem))
     return redirect(f"{ADMIN_ROOT}{conversation_id}/")
