@@ -1,10 +1,11 @@
 """What all ways in have in common: find out whom an address stands for, and keep an email as a row or say why not."""
 
 import asyncio
-from collections.abc import Callable
+from collections.abc import Callable, Sequence
 from dataclasses import dataclass, field
 from email.message import Message
 from typing import Final, Self
+from uuid import UUID
 
 import structlog
 from prometheus_client import Counter
@@ -24,14 +25,21 @@ from services.notifications.inbound.reports.bounces import (
 from services.notifications.inbound.reports.complaints import ABUSE, AbuseMailbox
 from services.notifications.inbound.unsubscribing import Unsubscriber, find_unsubscriber, unsubscribe
 from services.notifications.mail.addresses import mailbox_or_none
-from services.notifications.mail.reply_addresses import read_bounce_address, read_reply_token, read_unsubscribe_address
+from services.notifications.mail.reply_addresses import (
+    ReplyToken,
+    read_bounce_address,
+    read_reply_token,
+    read_unsubscribe_address,
+)
 from services.notifications.rules import InboundState
 from services.notifications.settings import TakingSettings
+from shared.batcher import Batcher
 from shared.database import ConnectionProvider
 from shared.failpoints import failpoint
 
 MAX_BYTES: Final = 40 * 2**20
 DATABASE_SECONDS: Final = 20.0  # for one answer
+RECIPIENTS: Final = 50  # looked up in one statement
 
 EMAILS = Counter("chats_inbound_emails_total", "Emails that this process has taken in, by state", ["state"])
 REFUSED = Counter("chats_inbound_refused_total", "Addresses that this process has refused, by reason", ["reason"])
@@ -98,16 +106,20 @@ class Reception:
         self._acquire, self._transact, self._arrived = acquire, transact, arrived
         self.domain, self._secret = addresses.domain, addresses.secret
         self._intake = Intake(acquire, addresses.trusted)
+        # Recipients that are named meanwhile share a statement.
+        self._bound = Batcher(self._find_bound, RECIPIENTS)
         self._inbound_address = mailbox_or_none(addresses.inbound_address)
         self._new_conversation = f"{addresses.public_url.rstrip('/')}/dashboard/messages/new/"
 
-    def is_ours(self, address: str) -> bool:
-        """Return whether an address has the form of one that we make. It may still be forged."""
+    def _read(self, address: str) -> ReplyToken | tuple[UUID, bytes] | UUID | None:
+        """Return what an address of ours says: a token, a signature that stops emails, or which email has bounced.
+
+        Only the last one is known to be ours by its form.
+        """
         local, _, domain = address.rpartition("@")
         if domain.lower().rstrip(".") != self.domain:
-            return False
-        found = (read_reply_token(local), read_unsubscribe_address(local), read_bounce_address(self._secret, local))
-        return any(each is not None for each in found)
+            return None
+        return read_reply_token(local) or read_unsubscribe_address(local) or read_bounce_address(self._secret, local)
 
     def addresses_in(self, headers: Message) -> list[str]:
         """Return our addresses in an email's headers: those that we made, else the one for new conversations."""
@@ -125,24 +137,29 @@ class Reception:
             return Anyone()
         if self.domain and mailbox_or_none(address) == f"{ABUSE}@{self.domain}":
             return AbuseMailbox()
-        if not self.is_ours(address):
-            return _refuse(UNKNOWN)
-        local = address.rpartition("@")[0]
-        token, signed = read_reply_token(local), read_unsubscribe_address(local)
-        bound: Bound | Unsubscriber | Reported | None = None
-        async with asyncio.timeout(DATABASE_SECONDS), self._acquire() as connection:
-            if token is not None:
-                bound = await find_bound(connection, token)
-            elif signed is not None:
-                bound = await find_unsubscriber(connection, *signed)
-            elif (email_id := read_bounce_address(self._secret, local)) is not None:
-                bound = await find_reported(connection, email_id)
+        bound: Bound | Unsubscriber | Reported | None
+        async with asyncio.timeout(DATABASE_SECONDS):
+            match self._read(address):
+                case ReplyToken() as token:
+                    bound = await self._bound.submit(token)
+                case (email_id, signature):
+                    async with self._acquire() as connection:
+                        bound = await find_unsubscriber(connection, email_id, signature)
+                case UUID() as email_id:
+                    async with self._acquire() as connection:
+                        bound = await find_reported(connection, email_id)
+                case None:
+                    bound = None
         if bound is None:
             return _refuse(UNKNOWN)
         if isinstance(bound, Reported):
             return _refuse(EXPIRED_BOUNCE) if bound.expired else bound
         refused = self._refusal(bound, envelope_from) if isinstance(bound, Bound) else None
         return bound if refused is None else _refuse(refused)
+
+    async def _find_bound(self, tokens: Sequence[ReplyToken]) -> list[Bound | None]:
+        async with self._acquire() as connection:
+            return await find_bound(connection, tokens)
 
     def _refusal(self, bound: Bound, envelope_from: str | None) -> Refused | None:
         link = self._new_conversation

@@ -3,21 +3,24 @@
 import asyncio
 from collections.abc import Sequence
 from email.message import Message
+from functools import partial
 from typing import Any
-from uuid import uuid4
+from uuid import UUID, uuid4
 
 import httpx2
 import pytest
 from sqlalchemy import text
-from sqlalchemy.ext.asyncio import AsyncEngine
+from sqlalchemy.ext.asyncio import AsyncEngine, async_sessionmaker
 
 from services.notifications.inbound import calls, intake
 from services.notifications.inbound.binding import Bound, find_bound
 from services.notifications.inbound.intake import Intake, TakenIn
-from services.notifications.mail.reply_addresses import read_reply_token
+from services.notifications.inbound.reception import UNKNOWN, InboundAddresses, Reception
+from services.notifications.mail.reply_addresses import make_reply_address, read_reply_token
 from shared.database import SessionFactory, connection_provider, transaction
+from tests.service.conftest import INBOUND_SECRET
 from tests.service.helpers.recorded_statements import statements
-from tests.service.inbound.rig import SENDER, TRUSTED, Rig
+from tests.service.inbound.rig import DOMAIN, SENDER, TRUSTED, Rig
 from tests.service.inbound.test_posting import Killed, killed_at, with_files
 
 
@@ -45,10 +48,17 @@ async def answered(rig: Rig, notifications_engine: AsyncEngine) -> list[Bound]:
         token = read_reply_token(rig.address.partition("@")[0])
         assert token is not None
         async with connection_provider(notifications_engine)() as connection:
-            bound = await find_bound(connection, token)
+            [bound] = await find_bound(connection, [token])
         assert bound is not None
         found.append(bound)
     return found
+
+
+def reception_of(engine: AsyncEngine) -> Reception:
+    """Return a reception of its own."""
+    transact = partial(transaction, async_sessionmaker(engine))
+    addresses = InboundAddresses(DOMAIN, INBOUND_SECRET, "https://store.test", TRUSTED)
+    return Reception(connection_provider(engine), transact, addresses)
 
 
 async def take_in(rig: Rig, engine: AsyncEngine, targets: Sequence[Bound]) -> list[Any]:
@@ -82,6 +92,21 @@ async def test_an_email_that_cannot_be_stored_fails_alone(
     taken = await take_in(rig, notifications_engine, answered)
     assert [isinstance(each, TakenIn) for each in taken] == [True, False, True]
     assert [row.same_as for row in await rig.rows()] == ["<0@customer.test>", "<2@customer.test>"]
+
+
+async def test_recipients_that_are_named_together_share_a_statement(
+    rig: Rig, answered: list[Bound], notifications_engine: AsyncEngine
+) -> None:
+    reception = reception_of(notifications_engine)
+    addresses = [make_reply_address(INBOUND_SECRET, bound.email_id or UUID(int=0), DOMAIN)[0] for bound in answered]
+    forged = f"reply+{'a' * 52}@{DOMAIN}"
+    of_another_secret = make_reply_address("another secret", answered[0].email_id or UUID(int=0), DOMAIN)[0]
+    asked = [*addresses, forged, of_another_secret]
+    async with statements(notifications_engine) as recorded:
+        found = await asyncio.gather(*(reception.find(address, SENDER) for address in asked))
+    assert found == [*answered, UNKNOWN, UNKNOWN]
+    assert [len(statement.values[0]) for statement in recorded] == [5]
+    assert len(rig.sent) == len(answered)
 
 
 @pytest.fixture
