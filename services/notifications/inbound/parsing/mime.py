@@ -4,7 +4,7 @@ The walk is our own: what the email package calls the body loses a photo between
 text and files of an attached email into those of the sender. It stops at an attached email, which is one file.
 
 The parser runs with its old policy, which leaves headers as they are: `policy.default` parses one at each look, which
-took most of the time. Headers that need it are decoded by `policy.default`.
+took most of the time. Headers that need it are decoded by `policy.default`. Emails of the usual form do without it.
 """
 
 import re
@@ -18,6 +18,7 @@ from typing import Any, Final
 
 from services.notifications.inbound.parsing.charsets import decode
 from services.notifications.inbound.parsing.large_files import Lifted, lift_large, put_back
+from services.notifications.inbound.parsing.usual_form import read_usual, read_usual_headers
 
 MAX_DEPTH: Final = 60
 MAX_PARTS: Final = 1000
@@ -100,8 +101,13 @@ def parse_headers(source: bytes) -> Message:
         if (at := head.find(end)) >= 0:
             head = head[: at + len(end)]
             break
-    message: Message = _safely(lambda: BytesHeaderParser(policy=_POLICY).parsebytes(head), Message())
+    message: Message = _safely(lambda: _parse_headers(head), Message())
     return message
+
+
+def _parse_headers(head: bytes) -> Message:
+    usual = read_usual_headers(head.removesuffix(b"\r\n").decode("ascii", "surrogateescape"), _POLICY)
+    return BytesHeaderParser(policy=_POLICY).parsebytes(head) if usual is None else usual
 
 
 def parse_email(source: bytes) -> ParsedEmail:
@@ -109,7 +115,8 @@ def parse_email(source: bytes) -> ParsedEmail:
     try:
         skeleton, lifted = lift_large(source)
         _check_size(skeleton)
-        message: Message = message_from_bytes(skeleton, policy=_POLICY)
+        usual = read_usual(skeleton, _POLICY)
+        message: Message = message_from_bytes(skeleton, policy=_POLICY) if usual is None else usual
     except (RecursionError, ValueError, LookupError):  # nested hundreds deep, too long, or what no parser foresaw
         email = ParsedEmail(parse_headers(source), incomplete=True)
         email.files.append(FilePart("email.eml", "message/rfc822", source))
