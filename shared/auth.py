@@ -222,7 +222,12 @@ def _decode(
                 algorithms=[algorithm],
                 issuer=settings.auth_issuer,
                 leeway=LEEWAY,
-                options={"require": ["sub", "iat", "exp"], "verify_exp": verify_exp, "verify_aud": False},
+                options={
+                    "require": ["sub", "iat", "exp"],
+                    "verify_exp": verify_exp,
+                    "verify_aud": False,
+                    "verify_jti": False,
+                },
             )
         except jwt.InvalidSignatureError as refused:
             error = refused  # during a rotation, the other secret may match

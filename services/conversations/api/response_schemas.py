@@ -15,6 +15,7 @@ from services.conversations.records import (
     ConversationDetail,
     ConversationRow,
     CustomerRow,
+    DeskRow,
     MessageRow,
     OrderRow,
     UserRow,
@@ -200,6 +201,12 @@ class AdminOut(ResponseBody):
         return cls(id=admin_id, name=name or (DELETED_ADMIN if deleted else admin_id))
 
 
+def _assignee(desk: DeskRow) -> AdminOut | None:
+    if desk.assignee_id is None:
+        return None
+    return AdminOut.of(desk.assignee_id, desk.assignee_name, deleted=desk.assignee_deleted)
+
+
 class AdminConversationOut(ConversationOut, kw_only=True):
     """A conversation as admins see it. `first_reply_at` stays null if an admin opened it."""
 
@@ -226,7 +233,7 @@ class AdminConversationOut(ConversationOut, kw_only=True):
             last_activity_at=row.last_activity_at,
             waiting_since=row.waiting_since,
             match=MatchOut.of(match) if match else None,
-            assignee=AdminOut.of(desk.assignee_id, desk.assignee_name) if desk.assignee_id is not None else None,
+            assignee=_assignee(desk),
             labels=desk.labels,
             first_reply_at=desk.first_reply_at,
         )

@@ -40,7 +40,7 @@ from services.conversations.messaging.merged_ids import refused_caller
 from services.conversations.messaging.posting import Post, post_message
 from services.conversations.models import Conversation, LoggedEvent, Order, User
 from services.conversations.records import ConversationDetail
-from services.conversations.rules import DELETABLE, ActorRole, AuditAction, EntryKind, Side, Status, Via
+from services.conversations.rules import ACTIVE, DELETABLE, ActorRole, AuditAction, EntryKind, Side, Status, Via
 from shared.events import ConversationDeleted, EventType
 from shared.observability import current_origin
 from shared.problems import Invalid, NotFound
@@ -139,10 +139,18 @@ async def change_status(
     data = {"from": conversation.status, "to": status.value}
     act = Act(AuditAction.CONVERSATION_STATUS, actor_id, conversation.id, data=data) if actor_id else None
     await add_entry(session, conversation, EntryKind.STATUS, actor_id, data, act=act)
+    if conversation.status not in ACTIVE and status in ACTIVE:
+        await _unassign_deleted(session, conversation)
     conversation.status = status
     conversation.changed_at = func.clock_timestamp()
     await session.flush()
     await log_update(session, conversation.id, conversation.user_id, {"status": status, "status_before": data["from"]})
+
+
+async def _unassign_deleted(session: AsyncSession, conversation: Conversation) -> None:
+    """Unassign a locked conversation that is opened again if its assignee was deleted meanwhile."""
+    present = select(User.id).where(User.id == conversation.assignee_id, User.deleted_at.is_(None))
+    conversation.assignee_id = await session.scalar(present) if conversation.assignee_id is not None else None
 
 
 async def read_conversation(

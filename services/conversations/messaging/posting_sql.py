@@ -9,7 +9,17 @@ import json
 
 from services.conversations.event_log.payloads import logged_message_payload
 from services.conversations.records import ATTACHMENT_JSON, attachments_sql
-from services.conversations.rules import EFFECTS, AuditAction, ChosenStatus, EntryKind, FileState, Side, WebhookType
+from services.conversations.rules import (
+    ACTIVE,
+    EFFECTS,
+    AuditAction,
+    ChosenStatus,
+    EntryKind,
+    FileState,
+    Side,
+    Status,
+    WebhookType,
+)
 from shared.events import EventType
 from shared.settings import Role
 
@@ -98,6 +108,13 @@ sent as (
 listed as (select jsonb_agg({ATTACHMENT_JSON} order by file.position) as files from sent as file),"""  # noqa: S608 - built from constants
 
 
+# What is done stays assigned to a deleted admin, until it is opened again.
+_DONE = ", ".join(f"'{status}'" for status in sorted(frozenset(Status) - ACTIVE))
+_ASSIGNEE = f"""case
+            when c.status not in ({_DONE}) then c.assignee_id
+            else (select id from users where id = c.assignee_id and deleted_at is null)
+        end"""  # noqa: S608 - built from constants
+
 # The status that an admin sets with a reply. The assignment that follows from a reply is not an act of its own.
 _AUDITED = f"""
 audited as (
@@ -166,9 +183,9 @@ conversation as (
         last_message_id = uuidv7(),
         last_message_role = side,
         last_message_preview = {preview},
-        assignee_id = coalesce(c.assignee_id, case when post.assigns then post.sender_id end),
+        assignee_id = coalesce({_ASSIGNEE}, case when post.assigns then post.sender_id end),
         awaited = case
-            when side = 'customer' and c.assignee_id is not null and c.assignee_id <> all (coalesce(c.awaited, '{{}}'))
+            when side = 'customer' and {_ASSIGNEE} is not null and c.assignee_id <> all (coalesce(c.awaited, '{{}}'))
                 then coalesce(c.awaited, '{{}}') || c.assignee_id
             else c.awaited
         end,
@@ -213,7 +230,7 @@ entries as (
     select id, last_activity_at, message_count, kind, sender_id, jsonb_build_object('from', before, 'to', after)
     from conversation cross join lateral (values
         ('{EntryKind.STATUS}', old_status, status, chosen_status is not null),
-        ('{EntryKind.ASSIGNMENT}', old_assignee_id, assignee_id, true)
+        ('{EntryKind.ASSIGNMENT}', old_assignee_id, assignee_id, assignee_id is not null)
     ) as change (kind, before, after, by_hand)
     where by_hand and before is distinct from after
 ),

@@ -122,10 +122,18 @@ async def test_open_conversations_of_an_erased_admin_are_unassigned(
     anna: Caller, sam: Caller, kim: Caller, shop: Caller
 ) -> None:
     await kim.get("/admins")
-    open_one, done = [(await anna.open(body="Hello?"))["id"] for _ in range(2)]
-    for conversation in (open_one, done):
+    open_one, done, resumed = [(await anna.open(body="Hello?"))["id"] for _ in range(3)]
+    for conversation in (open_one, done, resumed):
         await sam.call("PUT", f"/conversations/{conversation}/assignee", {"admin_id": "kim"})
     await sam.edit(done, status="CLOSED")
+    await sam.edit(resumed, status="RESOLVED")
     assert (await shop.call("DELETE", "/users/kim")).status_code == 204
     assert [item["id"] for item in (await sam.get("/conversations", assigned="none"))["items"]] == [open_one]
-    assert (await sam.peek(done))["assignee"]["id"] == "kim"
+    assert (await sam.peek(done))["assignee"] == {"id": "kim", "name": "Deleted admin"}
+    # Nobody would look after what is opened again.
+    await anna.post(done, "It broke again.")
+    await sam.edit(resumed, status="OPEN")
+    for conversation in (done, resumed):
+        assert (await sam.peek(conversation))["assignee"] is None
+    await sam.post(done, "I will have a look.")
+    assert (await sam.peek(done))["assignee"] == SAM

@@ -299,6 +299,11 @@ JSON = st.recursive(
 )
 
 
+@pytest.mark.parametrize("jti", [7, None, ["a"]])
+def test_a_tokens_own_id_is_not_looked_at(jti: Any) -> None:
+    assert verify_token(jwt.encode(claims() | {"jti": jti}, NEW), settings()).id == "anna"
+
+
 @playing(deadline=None)
 @given(
     st.fixed_dictionaries(
