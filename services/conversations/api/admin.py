@@ -337,6 +337,9 @@ async def list_customers(
     cursor: Cursor = None,
     limit: Limit = DEFAULT_LIMIT,
 ) -> Page[CustomerOut]:
-    """Find customers by part of their name, email address or id. `custom` has the store's own fields of each."""
+    """Find customers by part of their name, email address or id, or by a whole id that was merged into theirs.
+
+    `custom` has the store's own fields of each.
+    """
     users, next_cursor = await queries.list_customers(reading, q, cursor, limit)
     return Page(items=[CustomerOut.of(user) for user in users], next_cursor=next_cursor)

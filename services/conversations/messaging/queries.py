@@ -130,10 +130,16 @@ async def find_person_id(reader: Reader, user_id: str) -> str:
 async def list_customers(
     reader: Reader, q: str | None, cursor: str | None, limit: int
 ) -> tuple[Sequence[CustomerRow], str | None]:
-    """Return a page of customers by id, and the cursor of the next; `q` is a part of a name, email or id."""
+    """Return a page of customers by id, and the cursor of the next; `q` is a part of a name, email or id.
+
+    A person is also found by a whole id that was merged into theirs.
+    """
     after = decode_cursor(cursor, q, store_id)[0] if cursor is not None else ""
     if q:
         condition, values = user_search(q, 2)
+        if (person_id := await find_person_id(reader, q)) != q:
+            condition = f"({condition} or u.id = ${len(values) + 2})"
+            values.append(person_id)
         rows = await fetch_with_custom_plan(reader, _customers(rows_to_fetch(limit), condition), after, *values)
     else:
         rows = await reader.fetch(_customers(rows_to_fetch(limit)), after)

@@ -72,6 +72,8 @@ async def test_admins_find_the_person_by_the_old_id(anna: Caller, ben: Caller, s
     await merged(shop)
     assert len((await sam.get("/conversations", user_id="anna"))["items"]) == 2
     assert len((await sam.get("/conversations", user_id="anna", sort="waiting"))["items"]) == 2
+    await shop.call("PUT", "/users/ben", {"name": "Ben", "email": "ben@customer.test"})
+    assert [[each["id"] for each in (await sam.get("/users", q=q))["items"]] for q in ("anna", "ann")] == [["ben"], []]
 
 
 async def test_the_store_syncs_under_both_ids(anna: Caller, ben: Caller, shop: Caller) -> None:
