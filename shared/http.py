@@ -271,7 +271,21 @@ class SingleParameters:
                 raise Invalid(f"send this parameter once, not {count} times", ("query", name))
 
 
-class ApiRoute(APIRoute):
+class SingleParametersRoute(APIRoute):
+    """A route that rejects repeated query parameters."""
+
+    def get_route_handler(self) -> Callable[[Request], Coroutine[Any, Any, Response]]:
+        """Return a handler that checks the query parameters first."""
+        handle, single = super().get_route_handler(), SingleParameters(self.dependant)
+
+        async def check_and_handle(request: Request) -> Response:
+            single.check(request.query_params)
+            return await handle(request)
+
+        return check_and_handle
+
+
+class ApiRoute(SingleParametersRoute):
     """A route that rejects unknown and repeated query parameters, and names its callers' roles in the API document."""
 
     def __init__(self, *args: Any, **options: Any) -> None:
@@ -282,13 +296,12 @@ class ApiRoute(APIRoute):
     def get_route_handler(self) -> Callable[[Request], Coroutine[Any, Any, Response]]:
         """Return a handler that checks the query parameters first."""
         handle = super().get_route_handler()
-        known, single = sorted(_query_parameters(self.dependant)), SingleParameters(self.dependant)
+        known = sorted(_query_parameters(self.dependant))
 
         async def check_and_handle(request: Request) -> Response:
             unknown = request.query_params.keys() - known
             if unknown:
                 raise UnknownParameter(min(unknown), known)
-            single.check(request.query_params)
             return await handle(request)
 
         return check_and_handle

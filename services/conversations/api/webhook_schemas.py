@@ -5,7 +5,7 @@ from datetime import MAXYEAR, MINYEAR, datetime
 from typing import Annotated, Any, Self
 from uuid import UUID
 
-from pydantic import BaseModel, BeforeValidator, ConfigDict, Field, StringConstraints, model_validator
+from pydantic import AfterValidator, BaseModel, BeforeValidator, ConfigDict, Field, StringConstraints, model_validator
 
 from services.conversations.models import Webhook
 from services.conversations.rules import DeliveryState, WebhookError, WebhookOff, WebhookType
@@ -22,7 +22,9 @@ Url = Annotated[
     ),
 ]
 Types = Annotated[
-    list[WebhookType], Field(min_length=1, max_length=len(WebhookType), description="The types of events to send.")
+    list[WebhookType],
+    Field(min_length=1, max_length=len(WebhookType), description="The types of events to send, each once."),
+    AfterValidator(lambda types: list(dict.fromkeys(types))),
 ]
 Description = Annotated[
     OneLine, StringConstraints(max_length=200), Field(description="A note for people. Empty: none.")
@@ -68,7 +70,7 @@ class ChangeWebhook(BaseModel):
 
     @model_validator(mode="after")
     def _changes_something(self) -> Self:
-        if not self.model_fields_set:
+        if all(value is None for _, value in self):
             raise ValueError("send at least one of url, types, description and enabled")
         return self
 

@@ -19,6 +19,7 @@ from services.notifications.models import Notification, Person
 from services.notifications.web.session import authenticate
 from services.notifications.web.unsubscribing import unsubscribe_page
 from shared.dependencies import DbSession
+from shared.http import SingleParametersRoute
 from shared.problems import Invalid, NotFound, Unauthenticated
 from shared.settings import Role
 
@@ -26,7 +27,7 @@ PATH = "/notifications/emails"
 MESSAGES = "/dashboard/messages/"  # of the conversations service
 ENTRY = f"{MESSAGES}emails/"
 
-router = APIRouter(include_in_schema=False)
+router = APIRouter(route_class=SingleParametersRoute, include_in_schema=False)
 
 About = Annotated[UUID | None, Query()]
 Locale = Annotated[str | None, Query(max_length=35)]

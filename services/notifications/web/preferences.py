@@ -28,6 +28,7 @@ from services.notifications.settings import ApiSettings
 from services.notifications.web.session import authenticate
 from shared.auth import SessionToken
 from shared.dependencies import DbSession
+from shared.http import SingleParametersRoute
 from shared.problems import Unauthenticated
 from shared.settings import Role
 from shared.time_zones import known_zone
@@ -39,7 +40,7 @@ ENTRY = "/admin/dashboard/conversation/notifications/"  # of the conversations s
 STYLE = "/chats-static/chats.css"
 POLICY = "default-src 'none'; style-src 'self'; form-action 'self'; base-uri 'none'; frame-ancestors 'none'"
 
-router = APIRouter(include_in_schema=False)
+router = APIRouter(route_class=SingleParametersRoute, include_in_schema=False)
 
 Locale = Annotated[str | None, Query(max_length=35)]
 Flag = Annotated[bool, Query()]

@@ -120,6 +120,13 @@ async def test_a_webhook_is_changed_disabled_and_deleted(shop: Caller, conversat
         assert (await session.execute(text("select * from webhooks, webhook_deliveries"))).all() == []
 
 
+async def test_a_repeated_type_counts_once_and_nothing_to_change_is_refused(shop: Caller) -> None:
+    created = await create(shop, types=["message.posted", "email.failed", "message.posted"])
+    assert created["types"] == ["message.posted", "email.failed"]
+    for nothing in ({}, {"url": None}, {"description": None}):
+        assert problem(await shop.call("PATCH", f"/webhooks/{created['id']}", nothing))[0] == 422
+
+
 async def test_there_is_a_bound_on_how_many(shop: Caller) -> None:
     for number in range(20):
         await create(shop, url=f"{URL}/{number}")

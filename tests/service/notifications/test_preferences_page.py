@@ -56,6 +56,11 @@ async def test_a_form_replaces_the_callers_preferences(
     }
 
 
+async def test_a_repeated_parameter_is_refused(signed_in: Callable[..., httpx2.AsyncClient]) -> None:
+    answer = await signed_in().get(f"{PATH}?locale=de&locale=en")
+    assert (answer.status_code, "send this parameter once, not 2 times" in answer.text) == (422, True)
+
+
 async def test_who_has_no_valid_token_is_sent_once_to_where_it_is_renewed(
     notifications_api: httpx2.AsyncClient, signed_in: Callable[..., httpx2.AsyncClient], notifications: SessionFactory
 ) -> None:
