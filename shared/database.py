@@ -5,8 +5,10 @@ import math
 import time
 from collections.abc import AsyncIterator, Callable, Iterator, Mapping, Sequence
 from contextlib import AbstractAsyncContextManager, asynccontextmanager, contextmanager, suppress
+from types import TracebackType
 from typing import TYPE_CHECKING, Any, TypeAlias, cast
 
+import msgspec
 import structlog
 from sqlalchemy import event, text
 from sqlalchemy.engine import ExceptionContext
@@ -68,6 +70,7 @@ def create_engine(
         max_overflow=0,
         pool_timeout=POOL_TIMEOUT,
         hide_parameters=True,  # errors are logged, and parameters contain people's text
+        json_deserializer=msgspec.json.decode,  # of columns, in a fifth of the time of Python's own
         connect_args={
             "async_creator_fn": primary_connector(),
             "timeout": CONNECT_TIMEOUT,
@@ -256,15 +259,30 @@ async def request_transaction(sessions: SessionFactory) -> AsyncIterator[AsyncSe
         raise
 
 
-@asynccontextmanager
-async def request_connection(acquire: ConnectionProvider) -> AsyncIterator[Driver]:
-    """Provide a connection for a request without a transaction. Temporary database errors become `Unavailable`."""
-    try:
-        async with acquire() as connection:
-            yield connection
-    except Exception as error:
-        _raise_if_temporary(error)
-        raise
+class request_connection(AbstractAsyncContextManager["Driver"]):  # noqa: N801 - used as a function
+    """Provide a connection for a request without a transaction. Temporary database errors become `Unavailable`.
+
+    A class, as a loan is.
+    """
+
+    __slots__ = ("_loan",)
+
+    def __init__(self, acquire: ConnectionProvider) -> None:
+        self._loan = acquire()
+
+    async def __aenter__(self) -> Driver:
+        try:
+            return await self._loan.__aenter__()
+        except Exception as error:
+            _raise_if_temporary(error)
+            raise
+
+    async def __aexit__(
+        self, kind: type[BaseException] | None, error: BaseException | None, trace: TracebackType | None
+    ) -> None:
+        await self._loan.__aexit__(kind, error, trace)
+        if isinstance(error, Exception):
+            _raise_if_temporary(error)
 
 
 def _raise_if_temporary(error: Exception) -> None:

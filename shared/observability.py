@@ -97,8 +97,9 @@ def request_id(headers: Iterable[tuple[bytes, bytes]]) -> str:
         if name == REQUEST_ID:
             with suppress(ValueError):
                 return str(UUID(value.decode("latin-1")))
-    # Not a secret, and without the system call of `uuid4`.
-    return str(UUID(int=random.getrandbits(128), version=4))
+    # Not a secret. A UUID of version 4, without the system call of `uuid4` and in a quarter of its object's time.
+    digits = f"{random.getrandbits(128):032x}"
+    return f"{digits[:8]}-{digits[8:12]}-4{digits[13:16]}-8{digits[17:20]}-{digits[20:]}"
 
 
 # Looking up the labels costs more than counting.

@@ -3,7 +3,6 @@
 The statement runs directly on the driver: a request that only reads needs no transaction.
 """
 
-import json
 from collections import OrderedDict
 from collections.abc import Callable, Coroutine, Sequence
 from dataclasses import dataclass
@@ -11,6 +10,7 @@ from functools import lru_cache, partial
 from typing import Any
 from uuid import UUID
 
+import msgspec
 from sqlalchemy.ext.asyncio import AsyncSession
 
 from services.conversations.event_log.position import encode_position
@@ -79,7 +79,7 @@ class AuthorizedReader:
             rows: Sequence[Any] = await run(_with_caller(caller, query), *values, *caller_values)
             if not rows:
                 raise await refused_session(connection, self.principal)
-        epoch, head, *record = json.loads(rows[0][-1])
+        epoch, head, *record = msgspec.json.decode(rows[0][-1])
         must_provision = needs_profile_update(self.principal, CallerRecord._make(record))
         self.set_position(encode_position(UUID(epoch), head))
         return [row[:-2] for row in rows if row[-2]], must_provision
