@@ -20,9 +20,10 @@ from services.conversations.emails.held import forget_held, write_held
 from services.conversations.emails.notified import tell_notified
 from services.conversations.emails.status import write_statuses
 from services.conversations.emails.stops import forget_stops, write_stops
+from services.conversations.messaging.entries import keep_conversations
 from services.conversations.models import NotificationsCursor
 from services.conversations.webhooks.notification_events import add_failed_emails, add_new_messages, add_notifications
-from shared.database import SessionFactory, transaction
+from shared.database import SessionFactory, transaction, transaction_driver
 from shared.failpoints import failpoint
 from shared.notifications_feed import (
     EmailStatus,
@@ -95,9 +96,13 @@ async def _apply(sessions: SessionFactory, seen: NotificationsCursor, page: LogP
         await add_failed_emails(session, statuses)
         await add_notifications(session, notified)
         await add_new_messages(session, posted)
+        stops = _stops(page)
+        ids = {email.conversation_id for email in statuses} | {email.conversation_id for email in inbound}
+        ids |= {stop.conversation_id for _, stop in stops if stop is not None and stop.conversation_id is not None}
+        await keep_conversations(await transaction_driver(session), ids)
         changed = await write_statuses(session, statuses, live=True)
         await write_held(session, inbound, live=True)
-        await write_stops(session, _stops(page))
+        await write_stops(session, stops)
         await tell_notified(session, notified)
         cursor.position = page.end
         if page.end == page.head:

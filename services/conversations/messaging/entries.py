@@ -1,6 +1,7 @@
 """Entries of a conversation's timeline beside its messages."""
 
-from typing import Any
+from collections.abc import Collection
+from typing import Any, Final
 from uuid import UUID
 
 from sqlalchemy import func, insert
@@ -9,6 +10,7 @@ from sqlalchemy.ext.asyncio import AsyncSession
 from services.conversations.audit.recording import Act, recording
 from services.conversations.models import Conversation, ConversationEntry
 from services.conversations.rules import EntryKind
+from shared.database import Driver
 from shared.problems import NotFound
 
 
@@ -18,6 +20,17 @@ async def lock_conversation(session: AsyncSession, conversation_id: UUID) -> Con
     if conversation is None:
         raise NotFound("There is no such conversation.")
     return conversation
+
+
+async def keep_conversations(driver: Driver, ids: Collection[UUID]) -> None:
+    """Exclude the deletion and other changes of conversations until the transaction ends.
+
+    A transaction that touches several locks them all at once: this has the order of changes in bulk, two of these not.
+    """
+    await driver.execute(_KEEP, list(ids))
+
+
+_KEEP: Final = "select from conversations where id = any($1::uuid[]) order by id for key share"
 
 
 async def add_entry(

@@ -16,6 +16,7 @@ import structlog
 from sqlalchemy.ext.asyncio import AsyncSession
 
 from services.conversations.event_log.changes import EventsMissing, read_changes
+from services.conversations.messaging.entries import keep_conversations
 from services.conversations.search.documents import Document, Stored, build, text_of
 from services.conversations.search.words import terms
 from shared.database import Driver, SessionFactory, fetch_alone, transaction, transaction_driver
@@ -89,13 +90,13 @@ async def index_conversations(driver: Driver, ids: Sequence[UUID]) -> None:
     try:
         async with driver.transaction():
             # Before their documents, as a deletion or a removal does.
-            await driver.execute(_LOCK_CONVERSATIONS, ids)
+            await keep_conversations(driver, ids)
             await _write(driver, ids)
     except Exception as error:
         if is_outage(error):
             raise
         if len(ids) > 1:
-            for conversation_id in ids:
+            for conversation_id in sorted(ids):
                 await index_conversations(driver, [conversation_id])
             return
         log.warning("conversation not indexed", conversation_id=str(ids[0]), error=type(error).__name__)
@@ -111,7 +112,7 @@ async def _index_new(driver: Driver, progress: Any) -> int:
         await driver.execute(_FILL_AGAIN, missing.position)
         return 0
     if changes.removed_from:  # also if the text was indexed while it was removed
-        await driver.execute(_LOCK_CONVERSATIONS, changes.removed_from)
+        await keep_conversations(driver, changes.conversation_ids)  # all, before they are indexed
         await driver.execute(_FORGET_ALL, changes.removed_from)
     if changes.conversation_ids:
         await index_conversations(driver, changes.conversation_ids)
@@ -188,7 +189,6 @@ _HAS_WORK = """
     where news.are_due or progress.fill_before is not null
 """
 _LOCK = f"{_HAS_WORK} for update of progress skip locked"
-_LOCK_CONVERSATIONS = "select from conversations where id = any($1::uuid[]) order by id for key share"
 _ADVANCE = "update search_progress set position = $1"
 _FILL_AGAIN = """
     update search_progress set position = $1, filled = 0, fill_before = 'ffffffff-ffff-ffff-ffff-ffffffffffff'

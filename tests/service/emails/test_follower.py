@@ -5,7 +5,7 @@ import json
 from collections.abc import AsyncIterator
 from dataclasses import dataclass
 from typing import Any
-from uuid import UUID
+from uuid import UUID, uuid4
 
 import httpx2
 import pytest
@@ -24,11 +24,14 @@ from services.notifications.settings import EmailSettings
 from shared import failpoints
 from shared.database import SessionFactory, transaction
 from shared.event_log.sequencer import rotate_epoch
+from shared.notifications_feed import EmailStatus, EmailStop, LoggedType, LogPage
+from shared.notifications_feed import LoggedEvent as FeedEvent
 from tests.helpers.smtp_server import smtp_server
 from tests.service.conftest import FEED_SECRET
 from tests.service.helpers.callers import Caller
 from tests.service.helpers.event_factory import email_settings
 from tests.service.helpers.sweeping import Sweeper, answer
+from tests.service.messaging.test_deleting import waiting_for_a_lock
 
 NO_SMTP = email_settings("postgresql://unused", smtp_url=None)
 
@@ -226,6 +229,30 @@ async def test_no_entry_outlives_its_conversation(following: Following, anna: Ca
     await sam.call("DELETE", f"/conversations/{conversation}")
     assert await following.follow() == 0
     assert await following.entries() == []
+
+
+async def test_conversations_are_locked_in_the_order_of_changes_in_bulk(following: Following, anna: Caller) -> None:
+    """Else each could wait for the other."""
+    first, second = [UUID((await anna.open(body="Hello?"))["id"]) for _ in range(2)]
+    await following.follow()
+    async with following.sessions() as session:
+        seen = (await session.scalars(select(NotificationsCursor))).one()
+    assert seen.epoch is not None
+    ended = EmailStatus(
+        email_id=uuid4(), conversation_id=second, to="customer", state="sent", reason=None, numbers=[1], at=None
+    )
+    stop = EmailStop(stop_id=uuid4(), user_id="anna", conversation_id=first, reason="muted")
+    events = [
+        FeedEvent(position=seen.position, type=type_, subject_id=stop.stop_id, payload=payload.model_dump())
+        for type_, payload in ((LoggedType.EMAIL_UPDATED, ended), (LoggedType.STOP_UPDATED, stop))
+    ]
+    page = LogPage(epoch=seen.epoch, head=seen.position, end=seen.position, items=events)
+    lock = text("select from conversations where id = :id for update nowait")
+    async with transaction(following.sessions) as changing:
+        await changing.execute(lock, {"id": first})
+        applying = await waiting_for_a_lock(following.sessions, follower._apply(following.sessions, seen, page))  # noqa: SLF001 - the order of events is by chance
+        await changing.execute(lock, {"id": second})
+    assert await applying == 1
 
 
 async def test_an_entry_keeps_its_numbers_when_the_message_is_removed(

@@ -211,6 +211,22 @@ async def test_a_conversation_deleted_while_it_is_indexed_leaves_nothing(
     assert await found(sam, "hello") == []
 
 
+async def test_conversations_are_locked_in_the_order_of_changes_in_bulk(
+    anna: Caller, sam: Caller, conversations: SessionFactory
+) -> None:
+    """Else each could wait for the other."""
+    first, second = [(await anna.open(body="hello"))["id"] for _ in range(2)]
+    [message] = (await anna.get(f"/conversations/{second}/messages"))["items"]
+    assert (await sam.call("DELETE", f"/conversations/{second}/messages/{message['id']}")).status_code == 204
+    await number(conversations)
+    lock = text("select from conversations where id = :id for update nowait")
+    async with transaction(conversations) as changing:
+        await changing.execute(lock, {"id": first})
+        indexing = await waiting_for_a_lock(conversations, index_round(conversations, settle=-1))
+        await changing.execute(lock, {"id": second})
+    assert await indexing == 2
+
+
 async def test_terms_of_a_message_and_all_later_ones_can_be_removed_at_once(
     anna: Caller, sam: Caller, conversations: SessionFactory
 ) -> None:
