@@ -33,6 +33,7 @@ from services.conversations.attachments.file_store import open_files
 from services.conversations.audit.reads import ReadLog
 from services.conversations.event_log.append import announce_appends
 from services.conversations.identity.access import KnownUserCache, SessionChecks
+from services.conversations.identity.badges import UnreadCounts
 from services.conversations.messaging.batching import GroupCommit
 from services.conversations.messaging.merged_ids import finish_merges
 from services.conversations.privacy.export import MAX_EXPORTS
@@ -136,6 +137,7 @@ def create_app(settings: ApiSettings) -> FastAPI:
     announce_appends(state.sessions, appended.notify)
     state.known_users = KnownUserCache()
     state.session_checks = SessionChecks(state.acquire)
+    state.unread_counts = UnreadCounts(state.acquire)
     state.admission = StreamAdmission(state.sessions, state.acquire)
     state.group_commit = GroupCommit(state.sessions, state.acquire, appended.notify)
     state.hub = hub

@@ -1,5 +1,6 @@
 """PostgreSQL's plans for the services' real statements: none scans or sorts a growing table."""
 
+import asyncio
 import re
 from collections.abc import AsyncIterator, Iterator
 from typing import Any
@@ -111,6 +112,7 @@ async def test_the_conversations_apis_statements_use_indexes(
                 response = await callers[role].get(path.format(conversation))
                 if isinstance(response, dict) and response.get("next_cursor"):
                     await callers[role].get(path.format(conversation), cursor=response["next_cursor"])
+        await asyncio.gather(*(callers[role].get("/unread") for role in [*people] * 4))  # these share a statement
         async with AsyncSession(conversations_engine) as session:
             await resolve_quiet(session, 3650, size=100)
             await expire_closed(session, 3650, size=100)

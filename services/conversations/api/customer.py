@@ -26,8 +26,9 @@ from services.conversations.api.posting import authorize_sender, create_own_conv
 from services.conversations.api.rate_limiting import CountedConversation, enforce_limits
 from services.conversations.api.request_schemas import MarkRead, PostMessage
 from services.conversations.api.response_schemas import ConversationOut, MessageOut, OrderOut, Unread
+from services.conversations.api.state import api_state
 from services.conversations.errors import IdempotencyKeyReused, NewerMessages, RateLimited, SearchTooSlow
-from services.conversations.messaging import commands, counts, listing, queries
+from services.conversations.messaging import commands, listing, queries
 from services.conversations.messaging.idempotency import IdempotencyKey
 from services.conversations.messaging.listing import Filters
 from services.conversations.messaging.posting import Post
@@ -40,7 +41,6 @@ from shared.dependencies import Cursor, DbSession, Limit
 from shared.http import ApiRouter
 from shared.paging import DEFAULT_LIMIT, Page
 from shared.problems import Forbidden, Invalid, NotFound, Unauthenticated, Unavailable, problem_responses
-from shared.settings import Role
 
 router = ApiRouter(
     prefix="/api/v1",
@@ -174,10 +174,9 @@ async def mark_read(conversation_id: ConversationId, body: MarkRead, caller: Cus
 
 
 @router.read("/unread", summary="Count unread conversations", response_model_exclude_none=True)
-async def count_unread(reading: AnyReader) -> Unread:
+async def count_unread(request: Request, reading: AnyReader) -> Unread:
     """Count the unread conversations of the caller's side, for a badge."""
-    customer_id = reading.principal.id if reading.principal.role is Role.CUSTOMER else None
-    return Unread.of(await counts.count_unread(reading, customer_id))
+    return Unread.of(await api_state(request).unread_counts.of(reading))
 
 
 @router.read("/orders", summary="List orders")

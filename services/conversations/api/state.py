@@ -9,6 +9,7 @@ from starlette.requests import HTTPConnection
 from services.conversations.attachments.file_store import FileStore
 from services.conversations.audit.reads import ReadLog
 from services.conversations.identity.access import KnownUserCache, SessionChecks
+from services.conversations.identity.badges import UnreadCounts
 from services.conversations.messaging.batching import GroupCommit
 from services.conversations.rate_limits.policy import Limits, SignInOrigins
 from services.conversations.realtime.hub import Hub
@@ -27,6 +28,7 @@ class ApiState(AppState):
     """A random name of this process."""
     known_users: KnownUserCache
     session_checks: SessionChecks
+    unread_counts: UnreadCounts
     admission: StreamAdmission
     group_commit: GroupCommit
     hub: Hub

@@ -43,12 +43,12 @@ async def authenticate_many(connection: Driver, principals: Collection[Principal
     records = [CallerRecord._make(row[2:]) for row in rows]
     users = {user.id: user for user in records}
     unchanged = [
-        principal for principal in principals if principal.id in users and _is_unchanged(principal, users[principal.id])
+        principal for principal in principals if principal.id in users and is_unchanged(principal, users[principal.id])
     ]
     return dict.fromkeys(unchanged, (rows[0][0], rows[0][1]))
 
 
-def _is_unchanged(principal: Principal, user: CallerRecord) -> bool:
+def is_unchanged(principal: Principal, user: CallerRecord) -> bool:
     """Return whether a caller is allowed and has the stored profile; `provision_user` handles all others."""
     try:
         return not needs_profile_update(principal, user)
