@@ -126,6 +126,7 @@ async def product(
         inbound_http_secret=SecretStr(PROVIDER),
     )
     other_app = create_notifications_app(theirs)
+    documents = app.openapi(), other_app.openapi()  # takes long, and nothing else runs meanwhile
     feed_headers = {"Authorization": f"Bearer {FEED_SECRET}"}
     async with AsyncExitStack() as stack:
         port = await stack.enter_async_context(serving(app, on_stop=app.state.hub.close))
@@ -137,7 +138,7 @@ async def product(
             transport = None if to_conversations else httpx2.ASGITransport(app=other_app, raise_app_exceptions=False)
             url = f"http://127.0.0.1:{port}" if to_conversations else "http://chats.test"
             return await stack.enter_async_context(
-                httpx2.AsyncClient(base_url=url, transport=transport, headers=headers)
+                httpx2.AsyncClient(base_url=url, transport=transport, headers=headers, timeout=30)
             )
 
         api, notifications_api = await client(), await client(to_conversations=False)
@@ -148,7 +149,7 @@ async def product(
         ada = acting_as("ada", "admin", name="Ada", email="ada@store.example")
         yield Product(
             Recorder(
-                [(api, app.openapi()), (notifications_api, other_app.openapi())],
+                [(api, documents[0]), (notifications_api, documents[1])],
                 {receiver.url: f"{STORE_ORIGIN}/hooks/chats", f"127.0.0.1:{port}": "chats.example"},
             ),
             Live(ours, port, app.state.hub, conversations, epoch),
