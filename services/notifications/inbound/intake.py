@@ -111,7 +111,7 @@ class Intake:
         else:
             async with self._acquire() as connection:
                 bound = await _resolve(connection, target, message, sender, same_as, authentic=authentic is True)
-        reason = automatic_reason(message, envelope_from)
+        reason = automatic_reason(message, envelope_from, sender)
         state = InboundState.RECEIVED if reason is None else InboundState.IGNORED
         held = why_held(bound, sender, authentic=authentic, required=self._trusted.required)
         if reason is None and held:

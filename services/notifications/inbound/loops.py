@@ -38,10 +38,11 @@ _SYSTEM_SENDERS: Final = {"postmaster", "mail-daemon", "mailerdaemon", "listserv
 _COMMENT = re.compile(r"\([^()]*\)")
 
 
-def automatic_reason(message: Message, envelope_from: str | None) -> InboundReason | None:
+def automatic_reason(message: Message, envelope_from: str | None, sender: str | None) -> InboundReason | None:
     """Return why an email is not one that a person wrote; None if it may be.
 
-    An envelope without a sender is that of a delivery report. `None` is an envelope that nobody told us.
+    `sender` is what `sender_mailbox` returns. An envelope without a sender is that of a delivery report. `None` is an
+    envelope that nobody told us.
     """
     names = {name.lower() for name in message.keys()}  # noqa: SIM118 - no mapping
 
@@ -59,7 +60,7 @@ def automatic_reason(message: Message, envelope_from: str | None) -> InboundReas
     loops = value("delivered-to") == "autoresponder"
     if submitted not in {"", "no"} or precedence in _PRECEDENCES or automatic or listed or machine or loops:
         return InboundReason.AUTOMATIC
-    senders = {mailbox for mailbox in (envelope_mailbox(envelope_from or ""), sender_mailbox(message)) if mailbox}
+    senders = {mailbox for mailbox in (envelope_mailbox(envelope_from or ""), sender) if mailbox}
     if any(is_unattended(mailbox) or _local_part(mailbox) in _SYSTEM_SENDERS for mailbox in senders):
         return InboundReason.SYSTEM_SENDER
     return None

@@ -33,6 +33,7 @@ _BOXES = re.compile(
 _INTROS = re.compile(r"gmail_attr|moz-cite-prefix|reply-intro|yahoo-quoted-begin|qt-intro|protonmail_attr")
 _BLANK_CONTENT = ("head", "script", "style", "title", "template", "noscript", "svg", "math", "object", "iframe")
 _CONFIG = ParserConfig(css=CSS_PROFILES["strict"].copy(), display_images=False, deduplicate_captions=False)
+_ENGINE = Inscriptis(etree.Element("html"), _CONFIG)  # has no state of a text but that of this empty one
 # The parser takes the square of the number of an element's attributes: half a second for 10,000, minutes for 2 MB.
 MAX_ATTRIBUTES: Final = 100
 _ATTRIBUTE = r"""[\s/]*[^\s/>](?>[^\s/>=]*)(?:\s*=\s*(?:"[^"]*"|'[^']*'|[^\s"'>][^\s>]*)?)?"""
@@ -85,8 +86,7 @@ def _render(tree: html.HtmlElement) -> str:
     # inscriptis writes the canvas of a text into the styles that all texts share, so that two threads mix theirs.
     state.tags = [copy(_CONFIG.css["body"]).set_canvas(state.canvas)]
     state.canvas.current_block = _Block(0, Prefix())
-    engine = Inscriptis(etree.Element("html"), _CONFIG)
-    return str(engine._parse_html_tree(state, tree).get_text())  # noqa: SLF001 - the constructor makes the state itself
+    return str(_ENGINE._parse_html_tree(state, tree).get_text())  # noqa: SLF001 - the constructor makes the state itself
 
 
 def _parse(source: str) -> html.HtmlElement | None:
@@ -184,17 +184,22 @@ def _lines(text: str) -> Iterator[Line]:
     depth, box, intro = 0, 0, False
     for raw in text.split("\n"):
         if raw.isascii():  # the same, faster: without marks
-            yield Line(_SPACE.sub(" ", raw).strip(), depth, boxed=box > 0, intro=intro)
+            yield Line(_collapsed(raw), depth, boxed=box > 0, intro=intro)
             continue
         # A line belongs to what is open at its first word.
         lead = _LEAD.match(raw)
         before, after = (lead[0], raw[lead.end() :]) if lead else ("", raw)
         for mark in _MARKS.findall(before):
             depth, box, intro = _step(mark, depth, box, intro)
-        words = _SPACE.sub(" ", _MARKS.sub("", after)).strip()
-        yield Line(words, depth, boxed=box > 0, intro=intro)
+        yield Line(_collapsed(_MARKS.sub("", after)), depth, boxed=box > 0, intro=intro)
         for mark in _MARKS.findall(after):
             depth, box, intro = _step(mark, depth, box, intro)
+
+
+def _collapsed(text: str) -> str:
+    """Return a text with single plain spaces, and none at its ends."""
+    is_plain = text.isascii() and "  " not in text and "\t" not in text
+    return (text if is_plain else _SPACE.sub(" ", text)).strip()
 
 
 def _step(mark: str, depth: int, box: int, intro: bool) -> tuple[int, int, bool]:

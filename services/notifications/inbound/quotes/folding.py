@@ -94,9 +94,8 @@ class Folding:
                 number += 1
                 continue
             at = max(self.starts[number], reached)
-            while not introduces(self.lines[number].text, self.known) and (
-                hit := self._next_unit(at, self._last, LONG_UNIT)
-            ):
+            is_ours = not introduces(self.lines[number].text, self.known)
+            while is_ours and (hit := self._next_unit(at, self._last, LONG_UNIT)):
                 length, position = hit
                 if not self._is_quoted(number, at + length):
                     break

@@ -16,7 +16,7 @@ from prometheus_client import Counter
 from sqlalchemy.ext.asyncio import AsyncSession
 
 from services.notifications.delivery.bounces import record_bounce
-from services.notifications.inbound.loops import automatic_reason
+from services.notifications.inbound.loops import automatic_reason, sender_mailbox
 from services.notifications.inbound.reports.bounce_rules import judge
 from services.notifications.inbound.reports.complaints import find_complained, is_complaint, is_feedback, unsubscribe
 from services.notifications.inbound.reports.delivery_reports import Action, DeliveryReport, read_report
@@ -58,7 +58,7 @@ async def take_report(transact: Transact, reported: Reported, envelope_from: str
     Errors of the database are the caller's: the report must then be delivered again.
     """
     headers, parts = read_parts(content)
-    reason = automatic_reason(headers, envelope_from)
+    reason = automatic_reason(headers, envelope_from, sender_mailbox(headers))
     if reason is None:
         return False
     report = read_report(headers, parts, reported.address)
