@@ -1,4 +1,4 @@
-"""Default security headers of every response."""
+"""Default security headers of every response, and the comparison of entity tags."""
 
 from starlette.types import ASGIApp, Message, Receive, Scope, Send
 
@@ -14,6 +14,15 @@ DEFAULTS = {
 }
 # Without includeSubDomains, because the store decides about its other hosts.
 HSTS = {"Strict-Transport-Security": "max-age=31536000"}
+
+
+def is_held(if_none_match: str | None, etag: str) -> bool:
+    """Return whether a client that sent this `If-None-Match` has the content with this entity tag.
+
+    It may name several, separated by commas, and proxies that compress mark them as weak.
+    """
+    held = [tag.strip() for tag in (if_none_match or "").split(",")]
+    return "*" in held or etag in [tag.removeprefix("W/") for tag in held]
 
 
 class SecureHeaders:

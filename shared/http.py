@@ -161,8 +161,22 @@ class CrossOrigin(CORSMiddleware):
             app,
             allow_origins=origins,
             allow_methods=["GET", "POST", "PUT", "PATCH", "DELETE"],
-            allow_headers=["Authorization", "Content-Type", "Idempotency-Key", "Last-Event-ID", "X-Request-ID"],
-            expose_headers=["Idempotency-Replayed", "Location", "Retry-After", "X-Position", "X-Request-ID"],
+            allow_headers=[
+                "Authorization",
+                "Content-Disposition",
+                "Content-Type",
+                "Idempotency-Key",
+                "Last-Event-ID",
+                "X-Request-ID",
+            ],
+            expose_headers=[
+                "Content-Disposition",
+                "Idempotency-Replayed",
+                "Location",
+                "Retry-After",
+                "X-Position",
+                "X-Request-ID",
+            ],
         )
 
     async def __call__(self, scope: Scope, receive: Receive, send: Send) -> None:

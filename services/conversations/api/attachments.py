@@ -20,6 +20,7 @@ from services.conversations.errors import FileNotReady, IdempotencyKeyReused, Ra
 from services.conversations.identity.access import AuthorizedReader
 from services.conversations.rules import Side, ThumbnailState
 from shared.dependencies import require
+from shared.headers import is_held
 from shared.http import ApiRouter
 from shared.principal import Principal
 from shared.problems import (
@@ -168,7 +169,7 @@ async def _load(request: Request, reading: AuthorizedReader, attachment_id: UUID
 async def _stream(
     request: Request, attachment_id: UUID, suffix: str, content_type: str, headers: Mapping[str, str]
 ) -> Response:
-    if request.headers.get("if-none-match") == headers["ETag"]:
+    if is_held(request.headers.get("if-none-match"), headers["ETag"]):
         kept = {name: value for name, value in headers.items() if name != "Content-Length"}
         return Response(status_code=HTTPStatus.NOT_MODIFIED, headers=kept)
     if request.method == "HEAD":

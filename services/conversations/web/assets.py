@@ -12,6 +12,8 @@ from starlette.responses import Response
 from starlette.staticfiles import StaticFiles
 from starlette.types import Scope
 
+from shared.headers import is_held
+
 STATIC = Path(__file__).parent / "static"
 EMBED = Path(__file__).parent / "embed"
 PREFIX = "/chats-static"
@@ -116,7 +118,7 @@ class Assets(StaticFiles):
         return response
 
     def _embedded_response(self, headers: Headers) -> Response:
-        if headers.get("if-none-match", "").removeprefix("W/") == self._etag:
+        if is_held(headers.get("if-none-match"), self._etag):
             return Response(status_code=304, headers={"ETag": self._etag})
         return Response(self._embedded, media_type="text/javascript", headers={"ETag": self._etag})
 

@@ -232,7 +232,7 @@ async def open_api(conversations: SessionFactory, databases: dict[str, str]) -> 
 
 
 def preflight(origin: str) -> dict[str, str]:
-    headers = "authorization, content-type, idempotency-key"
+    headers = "authorization, content-disposition, content-type, idempotency-key"
     return {"Origin": origin, "Access-Control-Request-Method": "PATCH", "Access-Control-Request-Headers": headers}
 
 

@@ -226,7 +226,11 @@ async def test_a_client_that_hangs_up_leaves_nothing(
 async def test_a_file_that_the_browser_has_is_not_sent_again(anna: Caller) -> None:
     file = await anna.upload()
     first = await anna.call("GET", f"/attachments/{file['id']}")
-    again = await anna.call("GET", f"/attachments/{file['id']}", headers={"If-None-Match": first.headers["etag"]})
-    assert (again.status_code, again.content) == (304, b"")
+    tag = first.headers["etag"]
+    for held in (tag, f"W/{tag}", f'"another", {tag}'):
+        again = await anna.call("GET", f"/attachments/{file['id']}", headers={"If-None-Match": held})
+        assert (again.status_code, again.content) == (304, b"")
+    other = await anna.call("GET", f"/attachments/{file['id']}", headers={"If-None-Match": '"another"'})
+    assert (other.status_code, other.content) == (200, first.content)
     head = await anna.call("HEAD", f"/attachments/{file['id']}")
     assert (head.status_code, head.content, head.headers["content-length"]) == (200, b"", "6")
