@@ -3,10 +3,10 @@
 import asyncio
 import math
 import time
-from collections.abc import AsyncIterator, Callable, Iterator, Mapping, Sequence
+from collections.abc import AsyncIterator, Awaitable, Callable, Iterator, Mapping, Sequence
 from contextlib import AbstractAsyncContextManager, asynccontextmanager, contextmanager, suppress
 from types import TracebackType
-from typing import TYPE_CHECKING, Any, TypeAlias, cast
+from typing import TYPE_CHECKING, Any, Final, TypeAlias, TypeVar, cast
 
 import msgspec
 import structlog
@@ -16,7 +16,7 @@ from sqlalchemy.exc import DisconnectionError
 from sqlalchemy.ext.asyncio import AsyncEngine, AsyncSession, async_sessionmaker, create_async_engine
 from sqlalchemy.pool import AsyncAdaptedQueuePool, ConnectionPoolEntry
 
-from shared.database_errors import describe, is_read_only, is_temporary, lacks_migration
+from shared.database_errors import describe, is_read_only, is_retryable_rollback, is_temporary, lacks_migration
 from shared.database_url import read_database_url
 from shared.ending import seconds_left
 from shared.failpoints import failpoint
@@ -39,7 +39,10 @@ REQUEST_BOUNDS = WORK_BOUNDS | {"statement_timeout": "15s", "lock_timeout": "5s"
 POOL_TIMEOUT = 5  # seconds a request waits for a connection
 PING_TIMEOUT = 2  # seconds
 CLOSE_TIMEOUT = 2  # seconds
+ATTEMPTS: Final = 5  # of a transaction that deadlocks with others
 TRUSTED_IDLE = 5.0  # seconds a connection may be idle in the pool before it is tested at its next use
+
+T = TypeVar("T")
 
 SessionFactory = async_sessionmaker[AsyncSession]
 # A driver's connection. Each statement on it is a transaction, unless one was started.
@@ -257,6 +260,22 @@ async def request_transaction(sessions: SessionFactory) -> AsyncIterator[AsyncSe
     except Exception as error:
         _raise_if_temporary(error)
         raise
+
+
+async def run_transaction(sessions: SessionFactory, work: Callable[[AsyncSession], Awaitable[T]]) -> T:
+    """Run `work` in a transaction for a request, again if that was rolled back because of others (deadlock).
+
+    Its effects must be in the transaction. Raises `Unavailable`, as `request_transaction` does.
+    """
+    attempt = 1
+    while True:
+        try:
+            async with request_transaction(sessions) as session:
+                return await work(session)
+        except Unavailable as error:
+            if attempt == ATTEMPTS or not is_retryable_rollback(error.__cause__):
+                raise
+            attempt += 1
 
 
 class request_connection(AbstractAsyncContextManager["Driver"]):  # noqa: N801 - used as a function

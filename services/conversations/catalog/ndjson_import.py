@@ -7,6 +7,7 @@ import asyncio
 import json
 from collections.abc import AsyncIterable, AsyncIterator, Iterator, Mapping, Sequence
 from dataclasses import dataclass, field
+from functools import partial
 from http import HTTPStatus
 from typing import Any
 
@@ -15,8 +16,7 @@ from services.conversations.catalog.sync import Upsert, upsert_batch
 from services.conversations.catalog.values import read_json
 from services.conversations.errors import OrderOfAnotherUser
 from shared.body_size import JSON_ESCAPES, MAX_BODY_BYTES
-from shared.database import SessionFactory, request_transaction
-from shared.database_errors import is_retryable_rollback
+from shared.database import SessionFactory, run_transaction
 from shared.people import MAX_ID
 from shared.problems import Invalid, PayloadTooLarge, Problem, Unavailable
 from shared.text import cut
@@ -29,7 +29,6 @@ MAX_UNREADABLE = 1_000  # lines that are neither a user nor an order and get the
 DETAIL_BUDGET = 256 * 1024  # bytes of details in the answers, plus DETAIL_FACTOR times the size of the lines
 DETAIL_FACTOR = 4
 MAX_SHORT_DETAIL = 100  # characters
-ATTEMPTS = 5  # of a batch that deadlocks with other transactions
 YIELD_EVERY = 16  # lines between yields to other requests
 
 _MODELS: Mapping[Any, type[UserLine | OrderLine]] = {"user": UserLine, "order": OrderLine}
@@ -152,15 +151,7 @@ def read_line(number: int, line: bytes | None) -> Line:
 
 
 async def _commit(sessions: SessionFactory, upserts: Sequence[Upsert]) -> list[bool | OrderOfAnotherUser]:
-    attempt = 1
-    while True:
-        try:
-            async with request_transaction(sessions) as session:
-                return await upsert_batch(session, upserts)
-        except Unavailable as error:
-            if attempt == ATTEMPTS or not is_retryable_rollback(error.__cause__):
-                raise
-            attempt += 1
+    return await run_transaction(sessions, partial(upsert_batch, upserts=upserts))
 
 
 def _answer(line: Line, saved: Iterator[bool | OrderOfAnotherUser]) -> Answer:

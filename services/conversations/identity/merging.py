@@ -14,13 +14,14 @@ from services.conversations.identity.provisioning import PROFILE, change_user, e
 from services.conversations.messaging.merged_ids import finish_merges, log_merge, person_of
 from services.conversations.models import BrowserSession, User
 from services.conversations.rules import ActorRole, AuditAction, Side
-from shared.database import SessionFactory, request_transaction
+from shared.database import SessionFactory, run_transaction
 from shared.problems import Invalid
 
 
 async def merge_users(sessions: SessionFactory, old_id: str, into_id: str, *, actor_id: str) -> str:
     """Merge a customer into another one, as `begin_merge` says, and move all; return the person's id."""
-    async with request_transaction(sessions) as session:
+
+    async def begin(session: AsyncSession) -> str:
         is_new = await begin_merge(session, old_id, into_id)
         person_id = await person_of(session, old_id)
         if is_new:
@@ -28,6 +29,9 @@ async def merge_users(sessions: SessionFactory, old_id: str, into_id: str, *, ac
             await record(
                 session, Act(AuditAction.USER_MERGED, actor_id, target_id=old_id, data=data, role=ActorRole.STORE)
             )
+        return person_id
+
+    person_id = await run_transaction(sessions, begin)
     await finish_merges(sessions, person_id)
     return person_id
 

@@ -5,13 +5,14 @@ posts of an idle process never wait, and a busy process shares round trips and c
 """
 
 from collections.abc import Callable, Sequence
+from functools import partial
 from typing import Final
 
 import asyncpg
 
 from services.conversations.messaging.posting import Post, Posted, log_posted, post_message, post_messages
 from shared.batcher import Batcher
-from shared.database import ConnectionProvider, SessionFactory, request_connection, request_transaction
+from shared.database import ConnectionProvider, SessionFactory, request_connection, run_transaction
 
 MAX_IN_FLIGHT: Final = 2  # concurrent statements
 BATCH: Final = 64  # posts in a statement
@@ -40,8 +41,8 @@ class GroupCommit:
         if not post.attachments and (posted := await self._batcher.submit(post)) is not None:
             log_posted(posted)
             return posted
-        async with request_transaction(self._sessions) as session:  # waits for the row, or raises the reason
-            return await post_message(session, post)
+        # This waits for the row, or raises the reason.
+        return await run_transaction(self._sessions, partial(post_message, post=post))
 
     async def _save_batch(self, posts: Sequence[Post]) -> Sequence[Posted | None]:
         """Save posts in one statement; return None for each that was not saved."""

@@ -5,6 +5,7 @@ dies, the jobs move the rest.
 """
 
 from collections.abc import Sequence
+from functools import partial
 from typing import Final
 
 from sqlalchemy import func, select, text
@@ -13,7 +14,7 @@ from sqlalchemy.ext.asyncio import AsyncSession
 from services.conversations.event_log.append import append_event
 from services.conversations.models import User
 from services.conversations.rules import Side
-from shared.database import SessionFactory, request_transaction
+from shared.database import SessionFactory, request_transaction, run_transaction
 from shared.events import EventType, UserChanged
 from shared.people import Person
 from shared.principal import CallerMerged
@@ -75,8 +76,7 @@ async def finish_merges(sessions: SessionFactory, user_id: str | None = None) ->
     for old_id in unfinished:
         more = True
         while more:
-            async with request_transaction(sessions) as session:
-                more = await move_batch(session, old_id)
+            more = await run_transaction(sessions, partial(move_batch, old_id=old_id))
             batches += 1
     return batches
 

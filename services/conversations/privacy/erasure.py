@@ -7,6 +7,7 @@ notifications service erases its part when it handles the events (`delivery/eras
 
 from contextlib import suppress
 from dataclasses import asdict, dataclass
+from functools import partial
 from typing import Any, Final
 from uuid import UUID
 
@@ -28,7 +29,7 @@ from services.conversations.messaging.erasure_batches import (
 from services.conversations.messaging.merged_ids import find_unfinished, finish_merges, ids_of, person_of
 from services.conversations.models import Attachment, Conversation, Erasure, User
 from services.conversations.rules import ACTIVE, ActorRole, AuditAction, EntryKind, Side
-from shared.database import SessionFactory, request_transaction
+from shared.database import SessionFactory, run_transaction
 from shared.events import EventType
 from shared.problems import NotFound
 
@@ -83,21 +84,21 @@ async def erase_user(sessions: SessionFactory, user_id: str, *, content: bool, a
     while not has_begun:
         await finish_merges(sessions, user_id)  # else what has not moved yet would be kept
         with suppress(_HasJustMerged):
-            async with request_transaction(sessions) as session:
-                erasure_id = await _begin(session, user_id, content=content, asked_by=asked_by)
-                data = {"content": content}
-                act = Act(AuditAction.USER_DELETED, asked_by, target_id=user_id, data=data, role=ActorRole.STORE)
-                await record(session, act)
+            erasure_id = await run_transaction(
+                sessions, partial(_begin, user_id=user_id, content=content, asked_by=asked_by)
+            )
             has_begun = True
     if erasure_id is None:
         return None
     more = True
     while more:
-        async with request_transaction(sessions) as session:
-            more = await hide_conversations(session, erasure_id)
-    async with request_transaction(sessions) as session:
-        await erase_batch(session, erasure_id)
-        return await read_progress(session, erasure_id)
+        more = await run_transaction(sessions, partial(hide_conversations, erasure_id=erasure_id))
+    return await run_transaction(sessions, partial(_erase_first, erasure_id=erasure_id))
+
+
+async def _erase_first(session: AsyncSession, erasure_id: UUID) -> Progress:
+    await erase_batch(session, erasure_id)
+    return await read_progress(session, erasure_id)
 
 
 class _HasJustMerged(Exception):  # noqa: N818 - no error: it is done again
@@ -105,6 +106,14 @@ class _HasJustMerged(Exception):  # noqa: N818 - no error: it is done again
 
 
 async def _begin(session: AsyncSession, user_id: str, *, content: bool, asked_by: str) -> UUID | None:
+    """Delete a user and record it; return the id of the erasure. Raises `_HasJustMerged`."""
+    erasure_id = await _delete(session, user_id, content=content, asked_by=asked_by)
+    act = Act(AuditAction.USER_DELETED, asked_by, target_id=user_id, data={"content": content}, role=ActorRole.STORE)
+    await record(session, act)
+    return erasure_id
+
+
+async def _delete(session: AsyncSession, user_id: str, *, content: bool, asked_by: str) -> UUID | None:
     """Delete a user; return the id of the erasure, whose receipt says what there was. Raises `_HasJustMerged`."""
     user_id = await person_of(session, user_id)
     # With this lock nobody posts for the user between the count and the deletion, and no merger of them begins.

@@ -19,6 +19,7 @@ from shared import failpoints
 from shared.database import SessionFactory, connection_provider, create_engine, create_sessions
 from shared.events import EventType
 from shared.problems import NotFound, Unauthenticated, Unavailable
+from tests.service.messaging.test_deleting import waiting_for_a_lock
 
 CONVERSATION_COUNT = 30
 
@@ -177,6 +178,20 @@ async def test_a_post_that_waits_for_a_locked_row_delays_no_others(
         await asyncio.gather(*(group.save(by_anna(conversation_id)) for conversation_id in conversation_ids[1:]))
         assert not waiting.done()
     assert (await waiting).number == 1
+
+
+async def test_a_post_that_was_rolled_back_in_a_deadlock_is_posted_again(
+    conversations: SessionFactory, conversation_ids: list[UUID]
+) -> None:
+    async with conversations.begin() as session:
+        await session.execute(text("insert into users (id, role) values ('sam', 'admin')"))
+    reply = Post(conversation_ids[0], "sam", Side.ADMIN, "Yes?")
+    async with conversations.begin() as other:
+        await other.execute(text("select from users where id = 'anna' for update"))
+        # It has the conversation and waits for Anna, so it finds the deadlock before the other one does.
+        posting = await waiting_for_a_lock(conversations, group_commit(conversations).save(reply))
+        await other.execute(text("select from conversations where id = :id for update"), {"id": conversation_ids[0]})
+    assert (await posting).number == 1
 
 
 async def test_without_a_database_every_post_is_unavailable(unreachable: SessionFactory) -> None:

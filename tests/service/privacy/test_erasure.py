@@ -88,7 +88,7 @@ async def test_repeating_an_unfinished_deletion_keeps_its_receipt(
     assert receipt["counts"] == preview["erased"]
 
 
-async def _die(*_: object) -> bool:
+async def _die(*_: object, **__: object) -> bool:
     raise RuntimeError
 
 
