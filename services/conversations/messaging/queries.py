@@ -137,9 +137,8 @@ async def list_customers(
     after = decode_cursor(cursor, q, store_id)[0] if cursor is not None else ""
     if q:
         condition, values = user_search(q, 2)
-        if (person_id := await find_person_id(reader, q)) != q:
-            condition = f"({condition} or u.id = ${len(values) + 2})"
-            values.append(person_id)
+        person = f"(select merged_into from users where id = ${len(values) + 1})"  # noqa: S608 - the last value is `q`
+        condition = f"({condition} or u.id = {person})"
         rows = await fetch_with_custom_plan(reader, _customers(rows_to_fetch(limit), condition), after, *values)
     else:
         rows = await reader.fetch(_customers(rows_to_fetch(limit)), after)
