@@ -81,7 +81,7 @@ class DeskRow(NamedTuple):
 
     assignee_id: str | None
     assignee_name: str | None
-    assignee_deleted: bool
+    assignee_deleted: bool | None
     labels: list[str]
     first_reply_at: datetime | None
     awaited: list[str] | None  # admins who have not opened it since they were mentioned or assigned
@@ -153,11 +153,11 @@ CALLER_COLUMNS = ", ".join(
 # The log's epoch and head and a `CallerRecord`, in one value.
 CALLER_JSON = f"json_build_array(feed.epoch, feed.head, {CALLER_COLUMNS})::text"
 CONVERSATION_COLUMNS = ", ".join((columns(ConversationRow, "c"), columns(UserRow, "u"), columns(OrderRow, "o")))
-# Many conversations have neither assignee nor labels. A join might read through all users.
+# Many conversations have neither assignee nor labels. A join, and `exists`, might read through all users.
 DESK_COLUMNS = """
     c.assignee_id,
     case when c.assignee_id is not null then (select name from users where id = c.assignee_id) end,
-    c.assignee_id is not null and exists (select from users where id = c.assignee_id and deleted_at is not null),
+    case when c.assignee_id is not null then (select deleted_at is not null from users where id = c.assignee_id) end,
     case when c.label_ids = '{}' then '{}'::text[] else array(
         select name from labels where id = any(c.label_ids) order by folded
     ) end,
@@ -165,7 +165,7 @@ DESK_COLUMNS = """
     c.awaited,
     c.held_ids
 """
-NO_DESK_COLUMNS = "null::text, null::text, false, null::text[], null::timestamptz, null::text[], null::uuid[]"
+NO_DESK_COLUMNS = "null::text, null::text, null::bool, null::text[], null::timestamptz, null::text[], null::uuid[]"
 _USER_FROM = len(ConversationRow._fields)
 _ORDER_FROM = _USER_FROM + len(UserRow._fields)
 _CONVERSATION = slice(0, _USER_FROM)

@@ -204,7 +204,7 @@ class AdminOut(ResponseBody):
 def _assignee(desk: DeskRow) -> AdminOut | None:
     if desk.assignee_id is None:
         return None
-    return AdminOut.of(desk.assignee_id, desk.assignee_name, deleted=desk.assignee_deleted)
+    return AdminOut.of(desk.assignee_id, desk.assignee_name, deleted=bool(desk.assignee_deleted))
 
 
 class AdminConversationOut(ConversationOut, kw_only=True):
