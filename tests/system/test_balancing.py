@@ -167,6 +167,20 @@ async def test_a_request_that_a_copy_has_received_is_repeated_only_if_it_is_a_ge
     assert await site.ask(4, "GET") == {"127.0.0.3": 4}
 
 
+async def test_a_connection_survives_requests_that_no_copy_has_read(site: Site) -> None:
+    site.names.addresses = [site.copies[2].address]  # which is not there
+    await eventually(lambda: _unless_ok(site))
+    reader, writer = await asyncio.open_connection("127.0.0.1", site.client.base_url.port)
+    for _ in range(2):
+        writer.write(b"POST %s HTTP/1.1\r\nHost: x\r\nContent-Length: 5\r\n\r\nhello" % PATH.encode())
+        head = await asyncio.wait_for(reader.readuntil(b"\r\n\r\n"), 30)
+        assert head.startswith(b"HTTP/1.1 503 ")
+        length = HEAD.search(head)
+        assert length is not None
+        await reader.readexactly(int(length[1]))
+    writer.close()
+
+
 async def test_an_aborted_upload_does_not_disable_a_copy(site: Site) -> None:
     for _ in range(6):
         _, writer = await asyncio.open_connection("127.0.0.1", site.client.base_url.port)
