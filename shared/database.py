@@ -278,6 +278,10 @@ async def run_transaction(sessions: SessionFactory, work: Callable[[AsyncSession
             attempt += 1
 
 
+class RolledBack(Exception):  # noqa: N818 - no error: the request is handled again
+    """The transaction of a request was rolled back because of others. Raised before anything is answered."""
+
+
 class request_connection(AbstractAsyncContextManager["Driver"]):  # noqa: N801 - used as a function
     """Provide a connection for a request without a transaction. Temporary database errors become `Unavailable`.
 

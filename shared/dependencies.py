@@ -13,10 +13,11 @@ from sqlalchemy.ext.asyncio import AsyncSession
 from shared.app_state import app_state
 from shared.auth import authenticate_session_token, authenticate_token
 from shared.cookies import CSRF_HEADER, SAFE_METHODS, check_csrf, read_cookie
-from shared.database import request_transaction
+from shared.database import RolledBack, request_transaction
+from shared.database_errors import is_retryable_rollback
 from shared.paging import MAX_LIMIT
 from shared.principal import Principal
-from shared.problems import Forbidden, TokenRefused, Unauthenticated
+from shared.problems import Forbidden, TokenRefused, Unauthenticated, Unavailable
 from shared.settings import Role
 
 log = structlog.get_logger()
@@ -73,8 +74,13 @@ async def check_feed_secret(request: Request, authorization: Annotated[str, Head
 
 
 async def _session(request: Request) -> AsyncIterator[AsyncSession]:
-    async with request_transaction(app_state(request).sessions) as session:
-        yield session
+    try:
+        async with request_transaction(app_state(request).sessions) as session:
+            yield session
+    except Unavailable as error:
+        if is_retryable_rollback(error.__cause__):
+            raise RolledBack from error
+        raise
 
 
 # scope="function" commits before the response is sent. The default would send it first and commit later.

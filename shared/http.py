@@ -23,7 +23,7 @@ from starlette.responses import Response
 from starlette.types import ASGIApp, Message, Receive, Scope, Send
 
 from shared import problem_handlers
-from shared.aliases import ActAsPerson, Aliases
+from shared.aliases import Aliases
 from shared.api_docs import add_docs
 from shared.app_state import AppState
 from shared.auth import VerifiedTokens
@@ -38,6 +38,7 @@ from shared.problems import HeadersTooLarge, Invalid, UnknownParameter, UrlTooLo
 from shared.processes import operations_routes
 from shared.read_route import ReadFirst, ReadRoute
 from shared.readiness import database_fault, newest_version, wait_for_database
+from shared.repeating import RepeatRequests
 from shared.settings import Role, TokenSettings
 from shared.stopping import cancel_all
 from shared.write_route import WriteFirst, WriteRoute
@@ -255,7 +256,7 @@ def create_api(
     app.add_middleware(WriteFirst, app.router.routes)  # the middleware added last is the outermost
     app.add_middleware(RequestSizeMiddleware, streamed, file_forms=file_forms)
     app.add_middleware(ReadFirst, app.router.routes)
-    app.add_middleware(ActAsPerson, state, settle_mergers)
+    app.add_middleware(RepeatRequests, state, settle_mergers)
     app.add_middleware(RequestHead)
     problem_handlers.install(app, render_error)
     if settings.store_origins:

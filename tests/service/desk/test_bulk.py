@@ -2,8 +2,11 @@
 
 from typing import Any
 
-from shared.database import SessionFactory
+from sqlalchemy import text
+
+from shared.database import SessionFactory, transaction
 from tests.service.helpers.callers import UNKNOWN_ID, Caller, logged, problem
+from tests.service.messaging.test_deleting import waiting_for_a_lock
 
 
 async def bulk(admin: Caller, seen: dict[str, int], **change: Any) -> Any:
@@ -37,6 +40,19 @@ async def test_all_changes_apply_and_what_has_newer_messages_is_left_alone(
         assert (found["assignee"]["id"], found["labels"]) == ("kim", ["late"])
     left = await sam.peek(newer)
     assert (left["status"], left["assignee"], left["labels"]) == ("AWAITING_ADMIN", None, [])
+
+
+async def test_a_change_that_was_rolled_back_in_a_deadlock_is_made_again(
+    anna: Caller, sam: Caller, conversations: SessionFactory
+) -> None:
+    first, second = [(await anna.open(body="Hello?"))["id"] for _ in range(2)]
+    lock = text("select from conversations where id = :id for update")
+    async with transaction(conversations) as other:
+        await other.execute(lock, {"id": second})
+        # It has the first and waits for the second, so it finds the deadlock before the other one does.
+        changing = await waiting_for_a_lock(conversations, bulk(sam, {first: 1, second: 1}, status="RESOLVED"))
+        await other.execute(lock, {"id": first})
+    assert (await changing)["changed"] == 2
 
 
 async def test_a_repeat_changes_nothing(anna: Caller, sam: Caller, conversations: SessionFactory) -> None:
