@@ -3,7 +3,7 @@
 import contextlib
 import hashlib
 import hmac
-from collections.abc import AsyncIterator, Mapping, Sequence
+from collections.abc import AsyncIterator, Iterator, Mapping, Sequence
 from enum import StrEnum
 from http import HTTPStatus
 from typing import Annotated, Any, TypeVar
@@ -30,8 +30,8 @@ from services.conversations.models import ConversationEntry
 from services.conversations.rate_limits.policy import LimitedAction
 from services.conversations.rules import EntryKind, Side, Via
 from shared.database import request_connection, request_transaction
-from shared.principal import Principal
-from shared.problems import Forbidden, Invalid, NotFound, Unauthenticated
+from shared.principal import CallerMerged, Principal
+from shared.problems import Forbidden, Invalid, NotFound, Unauthenticated, Unavailable
 from shared.settings import Role
 from shared.streamed_body import received
 
@@ -112,7 +112,8 @@ async def receive_inbound_file(
             return {"id": None}
         body = _chunks(content)
     upload = Upload(authors[user_id]["id"], kind.side, safe_name(name), size)
-    row, _ = await save_file(state, upload, body, f"inbound:{inbound_id}:{position}")
+    with _again_if_gone():
+        row, _ = await save_file(state, upload, body, f"inbound:{inbound_id}:{position}")
     return {"id": str(row["id"])}
 
 
@@ -135,13 +136,14 @@ async def save_email(
         raise Invalid("write something, or send a file", ("body", "body"), "missing")
     if body.posted_by is None:
         await _enforce_limits(request, inbound_id, body)
-    match body.kind:
-        case Kind.CONVERSATION:
-            saved = await _open(request, inbound_id, body)
-        case Kind.NOTE:
-            saved = await _add_note(request, inbound_id, body)
-        case Kind.MESSAGE | Kind.ADMIN_MESSAGE:
-            saved = await _post(request, inbound_id, body)
+    with _again_if_gone():
+        match body.kind:
+            case Kind.CONVERSATION:
+                saved = await _open(request, inbound_id, body)
+            case Kind.NOTE:
+                saved = await _add_note(request, inbound_id, body)
+            case Kind.MESSAGE | Kind.ADMIN_MESSAGE:
+                saved = await _post(request, inbound_id, body)
     if body.posted_by is not None:
         await _name_sender(request, inbound_id, body, saved)
     return saved
@@ -253,6 +255,18 @@ def _check_author(user: Mapping[str, Any] | None, kind: Kind) -> None:
     # A customer's reply to an email of ours is theirs, not a matter of their last token.
     if kind is not Kind.MESSAGE and user["synced_role"] is None and user["role"] != kind.side.value:
         raise Forbidden("This user has another role.")
+
+
+@contextlib.contextmanager
+def _again_if_gone() -> Iterator[None]:
+    """Raise `Unavailable` for an author who has just been deleted or merged: the next call knows more.
+
+    401 would mean a wrong secret.
+    """
+    try:
+        yield
+    except (Unauthenticated, CallerMerged):
+        raise Unavailable("The author has just been deleted or merged. Try again.") from None
 
 
 async def _is_known(request: Request, conversation_id: UUID, content: bytes) -> bool:

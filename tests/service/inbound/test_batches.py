@@ -9,9 +9,11 @@ from uuid import UUID, uuid4
 
 import httpx2
 import pytest
+from fastapi import Request
 from sqlalchemy import text
 from sqlalchemy.ext.asyncio import AsyncEngine, async_sessionmaker
 
+from services.conversations.api import inbound, inbound_batch
 from services.notifications.inbound import calls, intake
 from services.notifications.inbound.binding import Bound, find_bound
 from services.notifications.inbound.intake import Intake, TakenIn
@@ -220,3 +222,21 @@ async def test_each_outcome_has_its_status(rig: Rig) -> None:
     assert [outcome["status"] for outcome in answer.json()["outcomes"]] == [201, 403, 404, 422, 422, 422]
     again = await rig.client.post("/internal/inbound/batch", json={"emails": items[:1]})
     assert again.json()["outcomes"] == answer.json()["outcomes"][:1]
+
+
+async def test_an_author_who_is_deleted_during_the_call_is_no_wrong_secret(
+    rig: Rig, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    await rig.send_email()
+    good = {"conversation_id": rig.conversation, "user_id": "anna", "body": "Hi", "attachments": [], "read_up_to": 1}
+    item = good | {"id": str(uuid4())}
+
+    async def find_then_delete(request: Request, user_ids: Sequence[str]) -> Any:
+        authors = await inbound.find_authors(request, user_ids)
+        await rig.anna.api.delete("/api/v1/store/users/anna", headers=rig.shop_headers)
+        return authors
+
+    monkeypatch.setattr(inbound_batch, "find_authors", find_then_delete)
+    for status in (503, 403):
+        answer = await rig.client.post("/internal/inbound/batch", json={"emails": [item]})
+        assert [outcome["status"] for outcome in answer.json()["outcomes"]] == [status]
