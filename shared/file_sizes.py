@@ -1,5 +1,7 @@
 """Sizes of files, in the words of a language."""
 
+from typing import Literal
+
 from babel import Locale
 from babel.units import format_unit
 
@@ -13,4 +15,5 @@ def format_size(size: int, locale: Locale) -> str:
     while value >= _STEP and unit < len(_UNITS) - 1:
         value, unit = value / _STEP, unit + 1
     rounded = round(value, 1) if value < 10 and unit else round(value)  # noqa: PLR2004 - two digits are enough
-    return format_unit(rounded, f"digital-{_UNITS[unit]}", length="short", locale=locale)
+    length: Literal["long", "short"] = "short" if unit else "long"  # the short form of bytes has no plural
+    return format_unit(rounded, f"digital-{_UNITS[unit]}", length=length, locale=locale)

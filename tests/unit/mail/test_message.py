@@ -160,7 +160,7 @@ def test_files_are_named_with_links_and_not_contained() -> None:
     link = "https://shop.example/attachments/00000000-0000-0000-0000-00000000000"
     plain, html = part(message, "plain"), part(message, "html")
     assert f"photo <i>.jpg (1.2 MB):\n{link}1\n" in plain
-    assert f"a b.txt (12 byte):\n{link}2\n" in plain
+    assert f"a b.txt (12 bytes):\n{link}2\n" in plain
     assert f'<a href="{link}1"' in html
     assert "photo &lt;i&gt;.jpg" in html
     assert "<i>" not in html

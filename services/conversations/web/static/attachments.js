@@ -219,6 +219,7 @@ function say(item, reason) {
 function sizeText(size) {
   const unit = ["byte", "kilobyte", "megabyte"][(size >= 1e3) + (size >= 1e6)];
   const value = size / { byte: 1, kilobyte: 1e3, megabyte: 1e6 }[unit];
-  const format = { style: "unit", unit, maximumFractionDigits: value < 10 ? 1 : 0 };
+  const unitDisplay = unit === "byte" ? "long" : "short";
+  const format = { style: "unit", unit, unitDisplay, maximumFractionDigits: value < 10 ? 1 : 0 };
   return new Intl.NumberFormat(document.documentElement.lang, format).format(value);
 }
