@@ -60,7 +60,9 @@ async def read_admin_notification(
 ) -> None:
     """Mark a notification as read by an admin, which stops their email. Raises `NotFound`."""
     record = await session.scalar(
-        select(AdminNotification).where(AdminNotification.id == notification_id, _is_visible(admin_id))
+        select(AdminNotification)
+        .where(AdminNotification.id == notification_id, _is_visible(admin_id))
+        .with_for_update(read=True, key_share=True)  # excludes a concurrent deletion
     )
     if record is None:
         raise NotFound("There is no notification with this id.")

@@ -18,6 +18,7 @@ from tests.service.helpers.callers import Caller, logged, problem
 from tests.service.helpers.event_factory import email_settings, posted, read, receive
 from tests.service.helpers.recorded_statements import statements
 from tests.service.helpers.sweeping import Sweeper
+from tests.service.messaging.test_deleting import waiting_for_a_lock
 
 Bell = Callable[..., Any]
 
@@ -166,6 +167,18 @@ async def test_a_reply_that_assigns_makes_no_notification(
 ) -> None:
     await sam.post(conversation, "Here it is")
     assert [type_ for type_, *_ in await entries(sweeping, bell("sam"))] == ["CONVERSATION_CREATED"]
+
+
+async def test_what_is_deleted_while_it_is_marked_as_read_is_not_found(
+    sweeping: Sweeper, anna: Caller, bell: Bell, notifications: SessionFactory
+) -> None:
+    await anna.open(body="Where is it?")
+    assert len(await entries(sweeping, bell("sam"))) == 1
+    [item] = (await bell("sam").get(""))["items"]
+    async with transaction(notifications) as deleting:
+        await deleting.execute(text("delete from admin_notifications"))
+        marking = await waiting_for_a_lock(notifications, bell("sam").call("POST", f"/{item['id']}/read"))
+    assert problem(await marking) == (404, "not-found")
 
 
 async def test_each_admin_reads_one_or_all_of_their_own(sweeping: Sweeper, anna: Caller, bell: Bell) -> None:
