@@ -11,7 +11,7 @@ from hypothesis.stateful import run_state_machine_as_test
 from tests.model.machine import Machine
 from tests.service.helpers.real_pipeline import RealPipeline, real_pipeline
 
-PLAY = settings(stateful_step_count=25, database=None)
+PLAY = settings(max_examples=settings().max_examples // 2, stateful_step_count=25, database=None)
 pytestmark = pytest.mark.long
 Pair = tuple[asyncio.Runner, RealPipeline]
 

@@ -1,6 +1,7 @@
 """Processes are killed, the broker is emptied or stopped; nothing acknowledged is lost or duplicated."""
 
 import asyncio
+import os
 import sys
 from collections.abc import AsyncIterator
 from contextlib import asynccontextmanager
@@ -52,6 +53,7 @@ async def replies(product: Product, count: int) -> list[str]:
     return [await product.reply(conversations[number % 4], f"Answer {number}") for number in range(count)]
 
 
+@pytest.mark.skipif("EVERY_CASE" not in os.environ, reason="takes half a minute; set EVERY_CASE=1")
 async def test_emptying_the_broker_before_the_worker_starts_loses_nothing(product: Product) -> None:
     await product.stop("worker")
     messages = await replies(product, 8)

@@ -233,6 +233,7 @@ async def test_caddy_trusts_a_configured_proxy_and_the_services_trust_caddy(mach
     assert "CHATS_TRUSTED_PROXIES=127.0.0.1,::1,203.0.113.10,::1\n" in (machine.data / "chats.env").read_text()
 
 
+@pytest.mark.skipif("EVERY_CASE" not in os.environ, reason="takes half a minute; set EVERY_CASE=1")
 @pytest.mark.skipif(sys.platform != "linux", reason="elsewhere only the SIGHUP of a shell reports it")
 async def test_closing_the_terminal_stops_everything(machine: Machine) -> None:
     master, terminal = os.openpty()

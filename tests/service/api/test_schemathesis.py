@@ -28,7 +28,7 @@ from tests.service.helpers.live_api import Live
 CONFIG = Path(__file__).with_name("schemathesis.toml")
 EXAMPLES = int(os.environ.get("SCHEMATHESIS_EXAMPLES", "0"))
 FOR_LONG = ["--max-examples", str(EXAMPLES)]
-ALWAYS_THE_SAME = ["--max-examples", "3", "--generation-deterministic"]
+ALWAYS_THE_SAME = ["--max-examples", "2", "--generation-deterministic"]
 # It is 503 without the notifications service: tests/service/privacy.
 WITHOUT_EXPORT = ["--exclude-path", "/api/v1/store/users/{user_id}/export"]
 # Providers call it, with a secret of their own. GET matches the route of an email with an id.
