@@ -1,6 +1,6 @@
 #!/bin/sh
-# asyncpg 0.32.0: a query logger (`Connection.add_query_logger`) is not told of prepared statements and cursors. SQLAlchemy
-# 2.1.9 prepares whatever it sends, so of its statements the logger sees only the control of transactions.
+# asyncpg 0.32.0: a query logger (`Connection.add_query_logger`) misses prepared statements and cursors. SQLAlchemy 2.1.9
+# prepares every statement, so the logger sees only its `BEGIN`, `COMMIT` and `ROLLBACK`.
 # Expected: a record of each statement that the connection executes; the documentation says "when queries are executed".
 # The script fails if the logger sees more or less than that.
 set -eu
