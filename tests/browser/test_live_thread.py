@@ -1,5 +1,6 @@
 """An open conversation updates live, in order, with nothing missing or shown twice, even after disconnects."""
 
+import asyncio
 from collections.abc import Sequence
 
 from playwright.async_api import Page, Request, Route, expect
@@ -111,6 +112,39 @@ async def test_a_hidden_thread_is_not_marked_as_read_until_it_is_visible(people:
     await set_hidden(dora.page, hidden=False)
     await expect_thread(dora.page, "Hello?", "For later")
     await eventually(lambda: is_read(site, conversation))
+    await expect(dora.page.locator("#unread")).to_be_hidden()
+
+
+async def test_a_thread_is_marked_as_read_although_the_first_attempt_fails(people: People, site: Site) -> None:
+    dora, conversation = await at_thread(people, site)
+
+    async def be_unavailable(route: Route) -> None:
+        await route.fulfill(status=503, content_type="application/problem+json", body="{}")
+
+    await dora.page.route("**/read", be_unavailable, times=1)
+    await site.answer(conversation, "One")
+    await eventually(lambda: is_read(site, conversation))
+    await expect(dora.page.locator("#unread")).to_be_hidden()
+
+
+async def test_a_page_fetched_before_does_not_replace_a_newer_unread_count(people: People, site: Site) -> None:
+    dora, conversation = await at_thread(people, site)
+    fetched, changed = asyncio.Event(), asyncio.Event()
+
+    async def delay(route: Route) -> None:
+        response = await route.fetch()
+        fetched.set()
+        await changed.wait()
+        await route.fulfill(response=response)
+
+    await dora.page.route("**/*peek=true", delay, times=1)
+    await site.answer(conversation, "One")
+    await fetched.wait()
+    await expect(dora.page.locator("#unread")).to_contain_text("1")
+    await site.read(conversation, dora.id, up_to=2)
+    await expect(dora.page.locator("#unread")).to_be_hidden()
+    changed.set()
+    await expect_thread(dora.page, "Hello?", "One")
     await expect(dora.page.locator("#unread")).to_be_hidden()
 
 

@@ -78,6 +78,11 @@ class Site:
         """Post a message as the customer."""
         await self._call("POST", f"/api/v1/conversations/{conversation}/messages", sub, "customer", json={"body": body})
 
+    async def read(self, conversation: str, sub: str, up_to: int) -> None:
+        """Mark a conversation as read as the customer."""
+        path = f"/api/v1/conversations/{conversation}/read"
+        await self._call("POST", path, sub, "customer", json={"up_to": up_to})
+
     async def answer(self, conversation: str, body: str) -> None:
         """Post a message as an admin."""
         path = f"/api/v1/admin/conversations/{conversation}/messages"

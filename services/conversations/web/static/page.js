@@ -97,6 +97,7 @@ function closeDeleted() {
 }
 
 function refreshPage() {
+  takeCountFromPages();
   refreshBell();
   refreshList();
   refreshThread();
@@ -107,9 +108,15 @@ function refreshList() {
   if (!hasInbox() && !thread) refresh(LIST_INTERVAL);
 }
 
+/** Take the unread count from refreshed pages, until the stream brings one. */
+function takeCountFromPages() {
+  document.getElementById("unread").dataset.live = "";
+}
+
 /** Show the unread count in the page and in the tab's title. */
 function showUnread({ unread, more }) {
   const badge = document.getElementById("unread");
+  delete badge.dataset.live; // a page that was fetched before has an older count
   const count = more ? "999+" : String(unread);
   const before = badge.firstElementChild.textContent;
   badge.hidden = !unread;
@@ -125,8 +132,9 @@ function connection(state) {
   const notice = document.getElementById("connection");
   if (state === "over") return location.reload(); // the server redirects to the sign-in page
   notice.hidden = state !== "lost";
-  if (state === "lost") notice.textContent = notice.dataset.lost;
-  else flush();
+  if (state !== "lost") return flush();
+  notice.textContent = notice.dataset.lost;
+  takeCountFromPages();
 }
 
 /** Load what explains held emails when the page first shows one: those of a thread, or in the inbox. */

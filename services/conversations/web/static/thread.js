@@ -7,6 +7,7 @@ import { isHidden } from "./frame.js";
 import { onRefresh, refresh } from "./refresh.js";
 
 const NEAR = 48; // pixels from the end that count as the end
+const RETRY_DELAY = 3_000; // ms after a failed call
 const byId = (id) => document.getElementById(id);
 
 export function startReading(thread, closed) {
@@ -23,10 +24,14 @@ export function startReading(thread, closed) {
     if (isHidden() || document.prerendering || seen <= read || "peek" in thread.dataset || "earlier" in thread.dataset || !isAtEnd()) return;
     const before = read;
     read = seen;
-    call("POST", path, { body: { up_to: seen } }).then(
-      (response) => response.ok || (read = before),
-      () => (read = before),
-    );
+    call("POST", path, { body: { up_to: seen } })
+      .then(({ status }) => status === 429 || status >= 500)
+      .catch(() => true)
+      .then((failed) => {
+        if (!failed) return;
+        read = before;
+        setTimeout(() => closed.aborted || markRead(), RETRY_DELAY);
+      });
   };
   onRefresh(() => {
     for (const item of thread.querySelectorAll(".message.other.arrived")) {
