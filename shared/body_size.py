@@ -61,6 +61,14 @@ class BodySize:
             raise too_large(self._limit)
 
 
-def too_large(limit: int = MAX_BODY_BYTES) -> HTTPException:
+class BodyTooLarge(HTTPException):
+    """The error of a body that is larger than `limit` bytes."""
+
+    def __init__(self, limit: int) -> None:
+        super().__init__(HTTPStatus.REQUEST_ENTITY_TOO_LARGE, f"The request body is larger than {limit} bytes.")
+        self.limit = limit
+
+
+def too_large(limit: int = MAX_BODY_BYTES) -> BodyTooLarge:
     """Return the error of a body that is larger than a limit."""
-    return HTTPException(HTTPStatus.REQUEST_ENTITY_TOO_LARGE, f"The request body is larger than {limit} bytes.")
+    return BodyTooLarge(limit)

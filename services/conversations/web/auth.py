@@ -20,7 +20,7 @@ from starlette.types import ASGIApp, Message, Receive, Scope, Send
 from services.conversations.api.dependencies import Prefetch
 from services.conversations.identity import sessions
 from services.conversations.identity.sessions import IDLE, PageContext
-from services.conversations.rules import ATTACHMENT_LIMIT, COUNT_LIMIT
+from services.conversations.rules import COUNT_LIMIT
 from shared.app_state import app_state
 from shared.auth import SessionToken, authenticate_session_token, issue_session_token
 from shared.body_size import MAX_BODY_BYTES, too_large
@@ -36,6 +36,7 @@ __all__ = ["AdminContext", "AdminSubmission", "CustomerContext", "CustomerSubmis
 # The forms that may contain files: those of a conversation, and of a new one.
 FILE_FORMS: Final = re.compile(rb"/(dashboard/messages|admin/dashboard/conversation)/(new|[0-9a-f-]{36})/")
 FILES: Final = "file"  # the field of files
+MAX_FORM_FILES: Final = 100  # more than a message may have, so that too many are an error of the field
 MAX_FORM_FIELDS: Final = 200  # enough for a bulk delete of 100 conversations
 RENEW_AFTER: Final = timedelta(minutes=5)  # half of a token's lifetime, so an active user's token never expires
 
@@ -71,8 +72,7 @@ async def read_submission(request: Request, token: Annotated[SessionToken, Depen
 async def _read_form(request: Request) -> FormData:
     """Read a form, with files only where they belong. Raises `HTTPException` if it has more text than other bodies."""
     has_files = FILE_FORMS.fullmatch(request.scope["raw_path"]) is not None
-    max_files = ATTACHMENT_LIMIT + 1 if has_files else 0  # one more, so that too many are an error of the field
-    form = await request.form(max_files=max_files, max_fields=MAX_FORM_FIELDS)
+    form = await request.form(max_files=MAX_FORM_FILES if has_files else 0, max_fields=MAX_FORM_FIELDS)
     text = 0
     for name, value in form.multi_items():
         if isinstance(value, str):

@@ -25,6 +25,7 @@ from services.conversations.web.browser import browser_zone, preferred_locales
 from services.conversations.web.links import linked
 from services.conversations.web.localization import Reader
 from services.conversations.web.searching import marked
+from shared.body_size import MAX_BODY_BYTES, BodyTooLarge
 from shared.cookies import is_framed
 from shared.http import SingleParameters
 from shared.principal import Permission
@@ -245,6 +246,7 @@ class _Other(Problem):
         self.status = HTTPStatus(error.status_code)  # type: ignore[misc] # differs by instance
         self.title = self.status.phrase  # type: ignore[misc]
         self.headers = error.headers  # type: ignore[misc]
+        self.too_large_files = isinstance(error, BodyTooLarge) and error.limit > MAX_BODY_BYTES
 
 
 def _policy(settings: ApiSettings, stylesheet: str, framed_by: str = "'none'") -> str:

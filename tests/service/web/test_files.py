@@ -8,6 +8,7 @@ import pytest
 from services.conversations.attachments.file_store import FileStore
 from services.conversations.attachments.picture_process import PictureProcess
 from services.conversations.attachments.thumbnails import make_next_thumbnail
+from shared.body_size import MAX_BODY_BYTES
 from shared.database import SessionFactory
 from tests.helpers.awkward_files import picture
 from tests.service.attachments.test_uploading import application, rows, set_settings
@@ -108,7 +109,7 @@ async def test_a_rejected_form_keeps_its_files_which_can_be_left_out(
         ([("a.txt", b"")], {}, "The file is empty."),
         ([("a.txt", b"x" * 101)], {"attachment_max_bytes": 100}, "The file is too large."),
         ([("a.txt", b"x")], {"limit_attachment_bytes_per_day": 1}, "The limit of files for today is reached."),
-        ([(f"{n}.txt", b"x") for n in range(11)], {}, "Attach at most 10 files to a message."),
+        ([(f"{n}.txt", b"x") for n in range(25)], {}, "Attach at most 10 files to a message."),
     ],
 )
 async def test_a_file_that_cannot_be_sent_is_an_error_of_the_form(
@@ -123,6 +124,15 @@ async def test_a_file_that_cannot_be_sent_is_an_error_of_the_form(
     assert text in answer.text
     assert "What I typed" in answer.text
     assert (await anna.peek(path.split("/")[-2]))["message_count"] == 0
+
+
+async def test_files_that_are_too_large_together_are_named_as_the_reason(browser: Browser, anna: Caller) -> None:
+    path = f"{ROOT}{(await anna.open())['id']}/"
+    await browser.sign_in()
+    half = b"x" * (10 * 2**20 + MAX_BODY_BYTES)
+    answer = await send(browser, Page(await browser.get(path)), path, ("a.txt", half), ("b.txt", half), body="Look")
+    assert answer.status_code == 413
+    assert "choose fewer or smaller files, at most 21 MB together" in answer.text
 
 
 async def test_a_form_without_text_and_file_asks_for_one(browser: Browser, anna: Caller) -> None:
