@@ -52,9 +52,12 @@ run: $(if $(wildcard $(READY)),$(READY),$(RUN_READY))
 
 # -rs lists skipped tests with the reason. One worker more than there are processors: tests of whole systems mostly wait.
 # The tests start hundreds of processes, which would all compile the sources if Python did not store bytecode.
+# On shared machines, CI tries what failed once more, with nothing beside it. The report of the first failure stays in its
+# output: most of them were races in the product.
 test: export PYTHONDONTWRITEBYTECODE :=
 test: $(READY)
-	$(BIN)/python -m pytest -n $$(($$(getconf _NPROCESSORS_ONLN) + 1)) --no-loadscope-reorder -rs
+	$(BIN)/python -m pytest -n $$(($$(getconf _NPROCESSORS_ONLN) + 1)) --no-loadscope-reorder -rs || \
+		{ [ $$? = 1 ] && [ -n "$$CI" ] && $(BIN)/python -m pytest --last-failed --exitfirst --verbose; }
 
 # The checks that are too slow for CI. Coverage counts one service at a time, without code that runs in separate processes.
 COVERAGE := 93
