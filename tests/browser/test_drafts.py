@@ -22,6 +22,7 @@ async def test_a_draft_survives_a_reload_and_is_gone_after_sending(people: Peopl
     await expect(composer(page)).to_have_value("Half a thou")
     await send(page, "Half a thought.")
     await expect_thread(page, "Hello?", "Half a thought.")
+    await expect(page.locator(".pending")).to_have_count(0)
     await page.reload()
     await expect(composer(page)).to_have_value("")
     assert "thou" not in await stored_texts(page)

@@ -81,7 +81,7 @@ async def reading(
     headers = {**headers, **({} if last_id is None else {"Last-Event-ID": last_id})}
     params = {} if after is None else {"after": after}
     async with (
-        httpx2.AsyncClient(base_url=origin, timeout=httpx2.Timeout(10, read=None)) as client,
+        httpx2.AsyncClient(base_url=origin, timeout=httpx2.Timeout(30, read=None)) as client,
         client.stream("GET", STREAM, headers=headers, params=params) as response,
     ):
         assert response.status_code == 200, await response.aread()

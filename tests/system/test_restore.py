@@ -45,19 +45,19 @@ async def test_an_older_log_is_noticed_and_notifications_match_the_store_again(
 ) -> None:
     conversation = await product.open_conversation()
     kept = [await product.reply(conversation)]
-    await eventually(lambda: recorded(product, kept), deadline=20)
-    await eventually(lambda: caught_up(product), deadline=30)
+    await eventually(lambda: recorded(product, kept))
+    await eventually(lambda: caught_up(product))
     await back_up(product, "conversations", tmp_path / "backup")
     lost = [await product.reply(conversation) for _ in range(3)]
-    await eventually(lambda: recorded(product, kept + lost), deadline=20)
+    await eventually(lambda: recorded(product, kept + lost))
 
     await product.stop("api", "relay")
     await restore(product, "conversations", tmp_path / "backup")
     await product.start("api", "relay")
     kept.append(await product.reply(conversation, "Once more."))
 
-    await eventually(lambda: recorded(product, kept), deadline=30)
-    await eventually(lambda: mailed(product, kept[-1]), deadline=30)
+    await eventually(lambda: recorded(product, kept))
+    await eventually(lambda: mailed(product, kept[-1]))
     _, status = await product.chats("status")
     assert "the log was restored from a backup" in status
 
@@ -68,12 +68,12 @@ async def test_an_email_is_not_repeated_when_the_service_has_lost_its_record(
     before = await product.records()
     conversation = await product.open_conversation("ben", "Wrong size")
     first = await product.reply(conversation, "Known to the backup.")
-    await eventually(lambda: mailed(product, first), deadline=20)
+    await eventually(lambda: mailed(product, first))
     await back_up(product, "notifications", tmp_path / "backup")
     forgotten = [await product.reply(conversation, "Forgotten by the backup.")]
-    await eventually(lambda: mailed(product, forgotten[0]), deadline=20)
+    await eventually(lambda: mailed(product, forgotten[0]))
 
-    await eventually(lambda: caught_up(product), deadline=30)
+    await eventually(lambda: caught_up(product))
 
     sweeper_log = product.directory / "sweeper.log"
     await product.stop("worker", "sweeper", "notifications-api")

@@ -208,7 +208,10 @@ async def test_a_stopping_api_keeps_serving_until_it_is_out_of_rotation(product:
     await product.start("api")
     await product.open_conversation()
     url = f"http://127.0.0.1:{product.ports['api']}"
-    async with reading(url, headers_of("anna", "customer")) as stream, httpx2.AsyncClient(base_url=url) as client:
+    async with (
+        reading(url, headers_of("anna", "customer")) as stream,
+        httpx2.AsyncClient(base_url=url, timeout=30) as client,
+    ):
         await eventually(lambda: stream.events)
         stopping = asyncio.create_task(product.stop("api"))
         await eventually(lambda: is_not_ready(client))

@@ -56,7 +56,7 @@ async def _check_caller(product: Product, collector: TraceCollector, conversatio
     caller = "4bf92f3577b34da6a3ce929d0e0e4736"
     url = f"http://127.0.0.1:{product.ports['api']}/api/v1/admin/conversations/{conversation}/messages"
     headers = headers_of("sam", "admin") | {"traceparent": f"00-{caller}-00f067aa01020304-01"}
-    async with httpx2.AsyncClient() as client:
+    async with httpx2.AsyncClient(timeout=30) as client:
         answer = await client.post(url, headers=headers, json={"body": "Or on Monday."})
     message = answer.json()["id"]
 

@@ -239,7 +239,7 @@ async def test_a_deletion_meanwhile_ends_the_export_without_a_valid_archive(
     received = io.BytesIO()
 
     async def download(url: str) -> None:
-        async with httpx2.AsyncClient() as client, client.stream("GET", url, headers=shop.headers) as answer:
+        async with httpx2.AsyncClient(timeout=30) as client, client.stream("GET", url, headers=shop.headers) as answer:
             assert answer.status_code == 200
             async for chunk in answer.aiter_bytes():
                 received.write(chunk)

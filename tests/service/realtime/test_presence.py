@@ -97,7 +97,7 @@ async def test_expired_presence_is_purged(anna: Caller, sam: Caller, conversatio
 @asynccontextmanager
 async def at(live: Live, admin: Caller) -> AsyncIterator[Caller]:
     """Call a running API over HTTP."""
-    async with httpx2.AsyncClient(base_url=live.origin) as client:
+    async with httpx2.AsyncClient(base_url=live.origin, timeout=30) as client:
         yield Caller(client, admin.prefix, admin.headers)
 
 
@@ -143,14 +143,18 @@ async def test_presence_reaches_the_streams_of_other_processes_and_survives_with
     ):
         await eventually(lambda: "unread" in near.names and "unread" in far.names)
 
+        reports = 0
+
         async def has_arrived() -> bool:  # the subscription takes a moment
+            nonlocal reports
+            reports += 1
             await view(kim, conversation, writing=True)
             return "presence" in far.names
 
         await eventually(has_arrived)
+        await eventually(lambda: len(near.data_of("presence")) == reports)
         assert far.data_of("presence")[-1] == near.data_of("presence")[-1]
 
         await valkey.kill()
-        before = len(near.data_of("presence"))
         await view(kim, conversation, writing=False)
-        await eventually(lambda: len(near.data_of("presence")) == before + 1)
+        await eventually(lambda: len(near.data_of("presence")) == reports + 1)

@@ -90,7 +90,7 @@ async def test_the_streams_of_a_killed_process_expire(valkey: Valkey) -> None:
 
 
 async def test_a_stream_is_kept_longer_than_its_lease_while_its_process_lives(valkey: Valkey) -> None:
-    async with process(valkey.url, lease=1.5) as one, process(valkey.url) as other, AsyncExitStack() as stack:
+    async with process(valkey.url, lease=3.0) as one, process(valkey.url) as other, AsyncExitStack() as stack:
         await fill(stack, one)
         loop = asyncio.get_running_loop()
         end = loop.time() + 4.0
@@ -118,7 +118,7 @@ async def test_the_streams_of_two_running_apis_are_counted_together(
     async with (
         running_api(conversations, url, valkey.url) as one,
         running_api(conversations, url, valkey.url) as other,
-        httpx2.AsyncClient() as client,
+        httpx2.AsyncClient(timeout=30) as client,
     ):
         async with AsyncExitStack() as streams:
             for turn in range(STREAMS_PER_PERSON):
