@@ -6,6 +6,7 @@ from playwright.async_api import Route, expect
 
 from tests.browser.helpers.people import People
 from tests.browser.helpers.site import Site
+from tests.browser.helpers.thread_page import expect_thread
 from tests.helpers.waiting import eventually
 
 LATE = 40_000  # ms: the bell is reloaded up to 20 s after a message
@@ -84,6 +85,32 @@ async def test_a_late_answer_does_not_replace_a_newer_list(people: People, site:
         newer.set()
     await expect(items).to_contain_text("Two")
     assert "Nothing new" not in await items.inner_text()
+
+
+async def test_a_click_on_a_notification_is_not_lost_when_the_list_changes(people: People, site: Site) -> None:
+    dora = await people.sign_in("dora")
+    conversation, page, lists = await site.open_conversation(dora.id, "The lid"), dora.page, 0
+    await site.answer(conversation, "One")
+    await eventually(lambda: site.has_notifications(dora.id, 1), deadline=60)
+
+    async def change(route: Route) -> None:
+        nonlocal lists
+        lists += 1
+        content = await (await route.fetch()).json()
+        content["items"][0]["preview"] = f"List {lists}"
+        await route.fulfill(json=content)
+
+    await page.route("**/api/v1/notifications?limit=100", change)
+    await dora.go()
+    await page.get_by_label("Notifications").click()
+    await page.locator("#bell-items a").hover()
+    async with page.expect_response(lambda response: "/notifications?limit" in response.url) as reloaded:
+        await page.mouse.down()
+        await page.evaluate(f"new BroadcastChannel('chats:{dora.id}').postMessage({{ kind: 'missed' }})")
+    await (await reloaded.value).finished()
+    await page.evaluate("new Promise((resolve) => setTimeout(resolve, 50))")
+    await page.mouse.up()
+    await expect_thread(page, "Hello?", "One")
 
 
 async def test_the_bell_is_reloaded_when_the_page_may_have_missed_events(people: People, site: Site) -> None:

@@ -1,6 +1,6 @@
 """The desk beside a conversation: notes, labels, assignment, removal; a reply that is being written stays."""
 
-from playwright.async_api import expect
+from playwright.async_api import Route, expect
 
 from tests.browser.helpers.people import People
 from tests.browser.helpers.site import Site
@@ -13,6 +13,13 @@ async def test_notes_and_labels_are_saved_while_a_reply_is_being_written(people:
     for admin in (sam, kim):
         await admin.open(conversation)
     page = sam.page
+
+    async def answer_late(route: Route) -> None:
+        response = await route.fetch()
+        await expect(page.locator(".label-list li")).to_contain_text("damaged")  # the page is refreshed before
+        await route.fulfill(response=response)
+
+    await page.route("**/labels", answer_late)
     await page.locator("#reply_body").fill("We will send")
     await page.locator("#note-form summary").click()
     await page.locator("#note-body").fill("@kim, two left in stock.")
@@ -30,6 +37,7 @@ async def test_notes_and_labels_are_saved_while_a_reply_is_being_written(people:
         await expect(admin.page.locator(".entry.assignment")).to_contain_text("Sam assigned this to Kim")
     await expect(page.locator("#reply_body")).to_have_value("We will send")
     await expect(page.locator("#note-body")).to_have_value("")
+    await expect(page.locator("#new-label")).to_have_value("")
     await dora.open(conversation)
     await expect(dora.page.locator("#m-1")).to_be_visible()
     await expect(dora.page.locator(".entry")).to_have_count(0)

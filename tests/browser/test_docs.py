@@ -85,6 +85,7 @@ async def test_the_steps_lead_from_a_clone_to_an_answer_in_a_store(
     async with flask_store(terminal), visitors(browser, site) as (anna, sam):
         await anna.get_by_role("button", name="Anna").click()
         await anna.get_by_role("button", name="Order a teapot").click()
+        await expect(anna.get_by_role("button", name="Messages")).to_be_visible()  # the messenger's script has run
         await anna.get_by_role("link", name="Ask about it").click()
         panel = anna.frame_locator("chats-messenger iframe")
         await expect(panel.get_by_label("Subject")).to_have_value("Order 1001")

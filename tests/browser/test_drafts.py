@@ -4,7 +4,7 @@ from playwright.async_api import Page, expect
 
 from tests.browser.helpers.people import People
 from tests.browser.helpers.site import Site
-from tests.browser.helpers.thread_page import composer, expect_thread, send
+from tests.browser.helpers.thread_page import composer, expect_thread, send, submit
 from tests.helpers.waiting import eventually
 
 KEPT = "() => JSON.stringify({ ...sessionStorage, ...localStorage })"
@@ -40,7 +40,7 @@ async def test_the_draft_of_a_new_conversation_survives_a_reload_and_is_gone_aft
     await page.reload()
     await expect(page.get_by_label("Subject")).to_have_value("A lid is missing")
     await expect(page.get_by_label("Is it about an order?")).to_have_value(order)
-    await page.get_by_label("Message", exact=True).press("Control+Enter")
+    await submit(page.get_by_label("Message", exact=True))
     await expect_thread(page, "Where is it?")
     await dora.go("/dashboard/messages/new/")
     await expect(page.get_by_label("Subject")).to_have_value("")

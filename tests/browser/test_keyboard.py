@@ -6,7 +6,7 @@ from playwright.async_api import Page, Route, expect
 
 from tests.browser.helpers.people import People
 from tests.browser.helpers.site import Site
-from tests.browser.helpers.thread_page import expect_thread
+from tests.browser.helpers.thread_page import expect_thread, submit
 
 FOCUSED = """() => {
     const it = document.activeElement;
@@ -47,7 +47,7 @@ async def test_a_customer_writes_reads_and_signs_out_by_keyboard_alone(people: P
     await keyboard.type("By keyboard")
     assert await tab(page) == "Message"
     await keyboard.type("Hello?")
-    await keyboard.press("Control+Enter")
+    await submit(page.locator(":focus"))
     await expect_thread(page, "Hello?")
     [conversation] = [conversation["id"] for conversation in await site.conversations_of(dora.id)]
     await site.answer(conversation, "Hello!")
@@ -121,6 +121,7 @@ async def test_an_admin_works_through_the_list_by_keyboard_alone(people: People,
     await keyboard.press("e")
     await expect(page.locator(f"#c-{first}")).to_contain_text("Resolved")
     await expect(page.locator(f"#open-{first}")).to_be_focused()  # there is no next one
+    await expect(page.locator("#toast")).to_contain_text("is now: Resolved")  # the row may show it before the answer
     await keyboard.press("z")
     await expect(page.locator(f"#c-{first}")).to_contain_text("New")
     await keyboard.press("k")
@@ -151,7 +152,7 @@ async def test_an_admin_works_through_the_list_by_keyboard_alone(people: People,
     await keyboard.type("By keyboard")
     await tab_to(page, "Message")
     await keyboard.type("Nothing else.")
-    await keyboard.press("Control+Enter")
+    await submit(page.locator(":focus"))
     await expect_thread(page, "Nothing else.")
 
 

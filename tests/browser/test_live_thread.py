@@ -206,6 +206,35 @@ async def test_tabs_share_one_stream_and_another_tab_takes_over_when_one_is_clos
     assert pages_of(streams) <= {second, third}
 
 
+async def test_a_tab_whose_hello_nobody_answered_misses_nothing(people: People, site: Site) -> None:
+    dora = await people.sign_in("dora")
+    conversation = await site.open_conversation(dora.id, "Live")
+    keeper, ahead, behind = dora.page, await dora.context.new_page(), await dora.context.new_page()
+    fetched, changed = asyncio.Event(), asyncio.Event()
+
+    async def delay(route: Route) -> None:
+        response = await route.fetch()
+        fetched.set()
+        await changed.wait()
+        await route.fulfill(response=response)
+
+    await keeper.goto(f"{site.origin}/chats-static/icon.svg")
+    lock = f"navigator.locks.request('chats:{dora.id}', () => new Promise((resolve) => (release = resolve)))"
+    await keeper.evaluate(f"() => {{ {lock}; }}")  # no tab leads
+    path = f"{site.origin}{dora.home}{conversation}/"
+    await behind.route(path, delay)
+    opening = asyncio.create_task(behind.goto(path))
+    await fetched.wait()
+    await site.answer(conversation, "One")
+    await eventually(lambda: site.has_notifications(dora.id, 1), deadline=60)  # so it is in the log
+    await ahead.goto(path)
+    changed.set()
+    await opening
+    await keeper.evaluate("release()")
+    for page in (ahead, behind):
+        await expect_thread(page, "Hello?", "One")
+
+
 def pages_of(requests: Sequence[Request]) -> set[Page]:
     return {request.frame.page for request in requests}
 

@@ -64,7 +64,7 @@ async def test_an_operator_retries_a_parked_event_and_discards_it(people: People
 
     await row.get_by_role("button", name="Retry").click()
     await expect(olga.page.get_by_text("It is handled again within seconds.")).to_be_visible()
-    await expect(row).to_contain_text("This event's content is no longer available.", timeout=15_000)
+    await expect(row).to_contain_text("This event's content is no longer available.", timeout=40_000)
     olga.page.on("dialog", lambda dialog: dialog.accept())
     await row.get_by_role("button", name="Discard").click()
     await expect(olga.page.locator("#parked")).to_be_hidden()

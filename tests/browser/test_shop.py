@@ -44,6 +44,7 @@ async def test_one_click_leads_from_an_order_to_a_question_about_it(page: Page, 
     await eventually(is_synced, 30)
     await sign_in(page, "Anna")
     link = page.get_by_role("link", name="Ask about this order A-1007")
+    await expect(page.get_by_role("button", name="Messages")).to_be_visible()  # the messenger's script has run
     await link.click()
     frame = page.frame_locator("chats-messenger iframe")
     await expect(frame.get_by_label("Subject")).to_have_value("Order A-1007")

@@ -7,8 +7,10 @@ from playwright.async_api import Page, expect
 
 from tests.browser.helpers.people import HOME, People
 from tests.browser.helpers.site import Site, address_of
-from tests.browser.helpers.thread_page import expect_thread, message, send
+from tests.browser.helpers.thread_page import expect_thread, message, send, submit
 from tests.helpers.waiting import eventually
+
+LATE = 40_000  # ms: emails follow by and by, and the bell is reloaded up to 20 s after a message
 
 
 async def shown_unread(page: Page, number: int) -> None:
@@ -50,7 +52,7 @@ async def test_a_question_is_answered_resolved_and_reopened_live_on_both_sides(p
     await dora.page.get_by_label("Subject").fill("The lid is missing")
     await dora.page.get_by_label("Is it about an order?").select_option(order)
     await dora.page.get_by_label("Message", exact=True).fill("There was no lid in the box.")
-    await dora.page.get_by_label("Message", exact=True).press("Control+Enter")
+    await submit(dora.page.get_by_label("Message", exact=True))
     await expect(dora.page.locator("#status")).to_have_text("Sent")
     await expect(dora.page.get_by_role("heading", name="Order R-1001")).to_be_visible()
     [conversation] = [item["id"] for item in await site.conversations_of(dora.id)]
@@ -76,12 +78,14 @@ async def test_a_question_is_answered_resolved_and_reopened_live_on_both_sides(p
     await send(sam.page, "It has left the house.")
     await expect(dora.page.locator(f"#c-{conversation}")).to_contain_text("It has left the house.")
     await shown_unread(dora.page, 1)
-    await expect(dora.page.locator("#bell-dot")).to_be_visible()
+    await expect(dora.page.locator("#bell-dot")).to_be_visible(timeout=LATE)
     [email] = await eventually(
         lambda: [received for received in site.emails_to(dora.id) if "left the house" in received.as_string()]
     )
     assert email["To"] == f"Dora Lind <{address_of(dora.id)}>"
-    await expect(message(sam.page, "It has left the house.").locator(".delivery-status")).to_contain_text("Email sent")
+    await expect(message(sam.page, "It has left the house.").locator(".delivery-status")).to_contain_text(
+        "Email sent", timeout=LATE
+    )
     assert await dora.page.evaluate("window.stayed")
     await dora.page.get_by_label("Notifications").click()
     await dora.page.locator("#bell-items").get_by_role("link").filter(has_text="It has left the house.").click()
@@ -133,7 +137,7 @@ async def test_the_delivery_status_of_a_reply_is_shown_even_if_its_email_is_late
         for process in ("worker", "sweeper"):
             site.product.thaw(process)
     status = message(sam.page, "It has left the house.").locator(".delivery-status")
-    await expect(status).to_contain_text("Email sent", timeout=30_000)
+    await expect(status).to_contain_text("Email sent", timeout=LATE)
 
 
 async def test_a_failed_email_says_why_and_is_sent_again_from_the_thread(people: People, site: Site) -> None:
@@ -144,9 +148,9 @@ async def test_a_failed_email_says_why_and_is_sent_again_from_the_thread(people:
     await sam.open(conversation)
     await send(sam.page, "It has left the house.")
     status = message(sam.page, "It has left the house.").locator(".delivery-status")
-    await expect(status).to_contain_text("The email failed. The mail server rejected it.", timeout=30_000)
+    await expect(status).to_contain_text("The email failed. The mail server rejected it.", timeout=LATE)
     await status.get_by_role("button", name="Send again").click()
-    await expect(status).to_contain_text("Email sent", timeout=30_000)
+    await expect(status).to_contain_text("Email sent", timeout=LATE)
 
 
 async def test_an_admin_has_a_suppressed_address_tried_again(people: People, site: Site) -> None:

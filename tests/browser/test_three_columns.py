@@ -2,9 +2,10 @@
 
 import asyncio
 import re
+from contextlib import suppress
 from typing import Any
 
-from playwright.async_api import Page, Route, expect
+from playwright.async_api import Error, Page, Route, expect
 
 from tests.browser.helpers.people import People, Person
 from tests.browser.helpers.site import Site
@@ -105,6 +106,28 @@ async def test_a_filter_beside_an_open_conversation_applies_at_once_and_keeps_it
     await page.go_back()
     await expect(page.get_by_text("Choose a conversation")).to_be_visible()
     assert page.url.endswith(f"{sam.home}?user_id={dora}")
+
+
+async def test_of_two_filters_in_a_row_the_later_one_applies(people: People, site: Site) -> None:
+    sam, _, [closed, _] = await at_inbox(people, site, 2, **WIDE)
+    await site.set_status(closed, "CLOSED")
+    page, asked, late = sam.page, asyncio.Event(), asyncio.Event()
+
+    async def overtaken(route: Route) -> None:
+        asked.set()
+        await late.wait()
+        with suppress(Error):  # the page does not wait for it any more
+            await route.continue_()
+
+    await page.route("**/*status=CLOSED*", overtaken)
+    await page.locator("#filter-menu summary").click()
+    await page.get_by_role("link", name="Closed", exact=True).click()
+    await asked.wait()
+    async with page.expect_event("requestfailed", lambda request: "status=CLOSED" in request.url):
+        await page.get_by_role("link", name="Longest waiting").click()
+    late.set()
+    await page.wait_for_url("**/*sort=waiting*")
+    await expect(page.locator(".row")).to_have_count(2)
 
 
 async def test_a_narrow_window_shows_the_list_or_the_conversation(people: People, site: Site) -> None:

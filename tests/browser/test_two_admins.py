@@ -1,10 +1,12 @@
 """Two admins in one conversation see each other, and cannot reply to a state that they have not seen."""
 
+import asyncio
+
 from playwright.async_api import Route, expect
 
 from tests.browser.helpers.people import People
 from tests.browser.helpers.site import Site
-from tests.browser.helpers.thread_page import expect_thread, open_and_announce, send
+from tests.browser.helpers.thread_page import expect_thread, send
 
 
 async def test_other_viewers_are_shown_until_they_leave(people: People, site: Site) -> None:
@@ -12,11 +14,27 @@ async def test_other_viewers_are_shown_until_they_leave(people: People, site: Si
     sam = await people.sign_in("sam", role="admin", shown="Sam Okafor")
     kim = await people.sign_in("kim", role="admin", shown="Kim Novak")
     conversation = await site.open_conversation(dora, "Both at once")
-    await open_and_announce(sam, conversation)
-    await expect(sam.page.locator("#viewing")).to_be_hidden()
+    reported, changed = asyncio.Event(), asyncio.Event()
+
+    async def answer_late(route: Route) -> None:
+        response = await route.fetch()
+        reported.set()
+        await changed.wait()
+        await route.fulfill(response=response)
+
+    await sam.page.route("**/viewing", answer_late, times=1)
+    await sam.open(conversation)
+    await reported.wait()
     await kim.open(conversation)
     await expect(kim.page.locator("#viewing")).to_have_text("Sam Okafor is looking")
     await expect(sam.page.locator("#viewing")).to_have_text("Kim Novak is looking")
+    async with sam.page.expect_response("**/viewing") as late:
+        changed.set()
+    await (await late.value).finished()
+    await sam.page.evaluate("new Promise((resolve) => setTimeout(resolve, 50))")
+    await expect(sam.page.locator("#viewing")).to_have_text(
+        "Kim Novak is looking", timeout=5_000
+    )  # not by the next report
     await kim.page.locator("#reply_body").press_sequentially("I look")
     await expect(sam.page.locator("#viewing")).to_have_text("Kim Novak is writing …")
     await kim.page.locator("#reply_body").fill("")

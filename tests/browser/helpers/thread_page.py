@@ -27,6 +27,12 @@ async def send(page: Page, text: str) -> None:
     await composer(page).press("Control+Enter")
 
 
+async def submit(field: Locator) -> None:
+    """Submit a field's form with the keyboard, once the scripts are ready for it."""
+    await expect(field.locator("xpath=ancestor::form[@data-kept]")).to_be_visible()
+    await field.press("Control+Enter")
+
+
 async def open_and_announce(admin: Person, conversation: str) -> None:
     """Open a conversation as an admin, and wait until the server knows that the admin is viewing it."""
     async with admin.page.expect_response("**/viewing") as announced:

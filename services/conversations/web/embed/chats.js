@@ -52,6 +52,7 @@ export class Chats {
   async #ask(signal) {
     const response = await fetch(this.tokens, { signal, headers: { Accept: "application/json" }, cache: "no-store" });
     if (response.status === 401 || response.status === 403) throw new SignedOut();
+    if (!response.ok) throw new Error(`${this.tokens} returned ${response.status}`);
     return (await response.json()).token;
   }
 

@@ -21,6 +21,7 @@ class ChatsMessenger extends HTMLElement {
   #connected = null;
   #frame = null;
   #isReady = false; // the frame has said hello
+  #hasSpoken = false; // the frame has said anything, so it was not refused
   #asked = null; // what the frame shall open: {orderId, subject}
   #sent = null; // the same, once it was sent with a token
   #hadSession = false; // the frame has had one, so a second one needs a new token: the customer may have signed out
@@ -203,7 +204,8 @@ class ChatsMessenger extends HTMLElement {
     this.#say(this.#texts.loading);
     this.#frame = element("iframe", { part: "frame", title: this.#panel.ariaLabel, src: `${this.#base}/messenger/start/` });
     this.#frame.hidden = true;
-    this.#frame.addEventListener("load", () => this.#expectHello(HELLO_AFTER_LOAD));
+    this.#hasSpoken = false;
+    this.#frame.addEventListener("load", () => this.#hasSpoken || this.#expectHello(HELLO_AFTER_LOAD));
     this.#expectHello(LONGEST_LOAD);
     this.#panel.append(this.#frame);
   }
@@ -246,6 +248,7 @@ class ChatsMessenger extends HTMLElement {
   #hear({ data, origin, source }) {
     if (!this.#frame || source !== this.#frame.contentWindow || origin !== this.#base) return;
     const { chats } = data ?? {};
+    this.#hasSpoken = true;
     if (chats === "hello") this.#welcome();
     else if (chats === "start") this.#start();
     else if (chats === "expired") this.#begin(0);

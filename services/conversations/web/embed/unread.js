@@ -63,7 +63,9 @@ class Source {
     if (!this.#fed) {
       this.#stop();
       this.#fed = new AbortController();
-      lead(this.chats, this.#fed.signal).then((tell) => {
+      const { signal } = this.#fed;
+      lead(this.chats, signal).then((tell) => {
+        if (signal.aborted) return; // another frame may have begun
         this.tell = tell;
         tell(this.unread);
       }, () => {});

@@ -3,6 +3,7 @@
 import { alertAbout, alertsAreOn, noteSeen, startAlerts } from "./alerts.js";
 import { fill } from "./announce.js";
 import { call, person, role } from "./api.js";
+import { releaseOf } from "./refresh.js";
 import { writeMoment } from "./times.js";
 
 const MAX_NOTIFICATIONS = 100;
@@ -11,6 +12,8 @@ const FOR_READER = ["MENTION", "ASSIGNED"];
 const DELAYS = [1_000, 4_000, 15_000]; // ms until a message has its notification, also if that service is behind
 const bell = document.getElementById("bell");
 let timer = null;
+let isSoon = false; // the first reload after an event is due
+let isLater = false; // and there was another event since
 let listing = 0; // the number of the newest request
 let counting = 0;
 
@@ -27,16 +30,21 @@ export function startBell() {
   if (!document.getElementById("unread").hidden) refreshBell(); // a notification may still be on its way
 }
 
-/** Reload the bell in a moment, after an event, and again later. */
+/** Reload the bell in a moment, after an event, and again later. Further events do not put that moment off. */
 export function refreshBell() {
   if (!bell) return;
+  isLater = isSoon;
+  if (isSoon) return;
+  isSoon = true;
   clearTimeout(timer);
   reloadAfter(DELAYS);
 }
 
 function reloadAfter([delay, ...others]) {
   timer = setTimeout(() => {
-    if (others.length) reloadAfter(others);
+    isSoon = false;
+    if (isLater) refreshBell();
+    else if (others.length) reloadAfter(others);
     bell.open ? list() : count();
     lookForNews();
   }, delay);
@@ -74,8 +82,8 @@ async function get(path) {
 
 async function count() {
   const request = ++counting;
-  const { unread } = await get("/api/v1/notifications/unread").catch(() => ({ unread: 0 }));
-  if (request === counting) document.getElementById("bell-dot").hidden = !unread;
+  const answer = await get("/api/v1/notifications/unread").catch(() => null); // then it stays as it is
+  if (answer && request === counting) document.getElementById("bell-dot").hidden = !answer.unread;
 }
 
 async function list() {
@@ -83,6 +91,7 @@ async function list() {
   const items = document.getElementById("bell-items");
   const { empty, away, several } = items.closest(".sheet").dataset;
   const page = await get(`/api/v1/notifications?limit=${MAX_NOTIFICATIONS}`).catch(() => null);
+  await releaseOf("#bell-items :active");
   if (request !== listing) return; // a newer list is shown or on its way
   noteSeen(page?.items[0]);
   const entries = group(page?.items ?? []).slice(0, MAX_CONVERSATIONS).map((notifications) => entry(notifications, several));

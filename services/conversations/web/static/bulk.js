@@ -45,8 +45,12 @@ async function changeSelected(form, change) {
     return;
   }
   const { changed, changed_meanwhile: left } = await response.json();
-  for (const box of boxes) box.checked = false;
-  boxes[0]?.dispatchEvent(new Event("change", { bubbles: true }));
+  for (const { id } of rows) {
+    const box = document.querySelector(`#c-${id} [name="ids"]`); // a refresh may have replaced it
+    if (!box) continue;
+    box.checked = false;
+    box.dispatchEvent(new Event("change", { bubbles: true }));
+  }
   form.querySelector("details").open = false;
   form.querySelector("#bulk-label").value = "";
   refresh();

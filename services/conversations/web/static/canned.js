@@ -14,6 +14,7 @@ export function startCanned(thread, closed) {
   const none = menu.querySelector("#canned-none");
   const warning = thread.querySelector("#canned-empty");
   let opener = null; // where the focus returns to
+  let asked = 0; // the number of the newest request
   search.hidden = !links.length;
   const filter = () => {
     const words = search.value.replace(/^\//, "").toLocaleLowerCase().split(/\s+/);
@@ -66,8 +67,9 @@ export function startCanned(thread, closed) {
     const link = event.target.closest("[data-canned]");
     if (!link || event.ctrlKey || event.metaKey || event.shiftKey) return;
     event.preventDefault();
+    const request = ++asked;
     const response = await call("GET", `${apiPath(thread)}/canned-replies/${link.dataset.canned}`).catch(() => null);
-    if (closed.aborted) return;
+    if (closed.aborted || request !== asked) return; // it was clicked twice
     if (!response?.ok) return location.assign(link.href);
     const { body, empty } = await response.json();
     menu.open = false;

@@ -42,18 +42,21 @@ async function send(event) {
   event.preventDefault();
   if (form.dataset.sending) return; // a second click
   form.dataset.sending = "true";
+  const place = thread; // another one may be shown when the answer comes
+  const sameForm = `form[data-act="${form.dataset.act}"][data-path="${form.dataset.path}"]`;
   const fields = new FormData(form);
   const [method, body] = REQUESTS[form.dataset.act](fields);
   const key = fields.get("idempotency_key") ?? undefined;
   const response = await call(method, `${apiPath(thread)}/${form.dataset.path}`, { body, key }).catch(() => null);
   delete form.dataset.sending;
-  if (!response?.ok) return show(form, await reason(response));
-  form.querySelector(".rejected")?.remove();
-  form.closest("details.menu, details.note-form")?.removeAttribute("open");
-  if (form.dataset.act !== "assign") form.reset(); // the choice stays on the screen
-  form.dispatchEvent(new Event("input")); // which drops the draft
+  const shown = place.contains(form) ? form : (place.querySelector(sameForm) ?? form); // a refresh may have replaced it
+  if (!response?.ok) return show(shown, await reason(response));
+  shown.querySelector(".rejected")?.remove();
+  shown.closest("details.menu, details.note-form")?.removeAttribute("open");
+  if (form.dataset.act !== "assign") shown.reset(); // the choice stays on the screen
+  shown.dispatchEvent(new Event("input")); // which drops the draft
   const item = form.closest("li[id]")?.id;
-  if ("earlier" in thread.dataset) return location.reload(); // such a page is not refreshed
+  if ("earlier" in place.dataset) return location.reload(); // such a page is not refreshed
   await refreshThread(); // which also brings a new idempotency key
   keepFocus(form.dataset.act, item);
   refreshInbox();

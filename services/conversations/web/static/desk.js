@@ -15,6 +15,7 @@ const desk = document.querySelector(".desk");
 const inbox = () => document.getElementById("inbox");
 let opening = new AbortController();
 let arriving = null; // { id, stale } of the conversation that is being fetched
+let asking = new AbortController(); // for the inbox that a link leads to
 
 const fetchInbox = refresher(() => inbox().dataset.url, (page) => (hasInbox() ? swap(page) : place(page)), askForShownRows);
 
@@ -44,7 +45,12 @@ export function startDesk() {
 
 /** Note an event about a conversation that may be on its way to the screen. */
 export function noteEvent({ conversation_id: id }) {
-  if (arriving?.id === id) arriving.stale = true;
+  if (arriving?.id === id) noteMissed();
+}
+
+/** Note that the conversation on its way to the screen may be older than what has happened. */
+export function noteMissed() {
+  if (arriving) arriving.stale = true;
 }
 
 /**
@@ -138,7 +144,11 @@ function search(event) {
 
 /** Fetch the inbox that a link leads to, and keep the conversation that is open beside it. */
 async function showInbox(href, enter = "pushState") {
-  const page = await fetchPage(href).catch(() => undefined);
+  asking.abort();
+  asking = new AbortController();
+  const { signal } = asking;
+  const page = await fetchPage(href, signal).catch(() => undefined);
+  if (signal.aborted) return;
   if (page === undefined) return showToast("failed");
   if (!place(page)) return location.assign(href);
   if (!enter) return;
@@ -169,6 +179,8 @@ function place(page) {
 function followHistory() {
   const id = threadIdOf(location);
   if (!opensBeside() || (!id && location.pathname !== desk.dataset.root)) return location.reload();
+  opening.abort(); // what was asked for before
+  asking.abort();
   if (!id) close();
   else if (id !== thread?.dataset.thread) open(location.href, { enter: null });
   const url = new URL(desk.dataset.root + location.search, location);

@@ -26,7 +26,7 @@ async function unsuppress({ target }) {
   try {
     const response = await call("GET", `${path}?user_id=${encodeURIComponent(button.dataset.unsuppress)}`);
     const done = response.ok && (await Promise.all((await response.json()).items.map(remove))).every(Boolean);
-    if (done) button.closest("#no-email").hidden = true; // until the page is next fetched, which knows it by then
+    if (done) document.getElementById("no-email").hidden = true; // until the page is next fetched, which knows it by then
     else button.disabled = false;
   } catch {
     button.disabled = false;

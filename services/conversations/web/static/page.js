@@ -8,7 +8,7 @@ import { onThread, startThread, thread } from "./current-thread.js";
 import { startHeader } from "./conversation-actions.js";
 import { startBulk } from "./bulk.js";
 import { startCanned } from "./canned.js";
-import { LIST_INTERVAL, close, hasInbox, noteEvent, opensBeside, refreshInbox, startDesk, startPeeking } from "./desk.js";
+import { LIST_INTERVAL, close, hasInbox, noteEvent, noteMissed, opensBeside, refreshInbox, startDesk, startPeeking } from "./desk.js";
 import { startDeskForms, startNotes } from "./desk-forms.js";
 import { startEmailRetry } from "./email-retry.js";
 import { startDrafts, startForms } from "./forms.js";
@@ -100,6 +100,7 @@ function refreshPage() {
   takeCountFromPages();
   refreshBell();
   refreshList();
+  noteMissed();
   refreshThread();
 }
 

@@ -9,6 +9,7 @@ const WRITING_EVERY = 4_000; // ms between reports while this admin is writing
 const WRITING_FOR = 8_000; // ms that a report of another admin's writing counts
 
 let others = new Map(); // by id: the name, and until when that admin is writing
+let changes = 0; // events about them
 
 /** Report that this admin is viewing the conversation, and writing, and show the others, until it is left. */
 export function startPresence(thread, closed) {
@@ -16,11 +17,15 @@ export function startPresence(thread, closed) {
   if (!thread.querySelector("#viewing")) return;
   const path = `/api/v1/admin/conversations/${thread.dataset.thread}/viewing`;
   let writingAt = null; // when it was last reported
+  let reporting = null; // the report on its way
   const report = async (fields = {}) => {
     if (document.hidden) return;
-    const response = await call("POST", path, { body: fields }).catch(() => null);
-    if (!response?.ok || closed.aborted) return;
-    const present = (await response.json()).others;
+    const before = changes;
+    reporting = call("POST", path, { body: fields }).catch(() => null);
+    const response = await reporting;
+    const present = response?.ok && (await response.json()).others;
+    if (!present || closed.aborted) return;
+    if (changes !== before) return report(); // the answer may be older than the event
     others = new Map(present.map(({ id, name }) => [id, { name, until: others.get(id)?.until ?? 0 }]));
     show();
   };
@@ -45,7 +50,8 @@ export function startPresence(thread, closed) {
   const start = () => {
     report();
     const timer = setInterval(report, INTERVAL);
-    document.addEventListener("visibilitychange", () => (document.hidden ? leave() : report()), { signal: closed });
+    const leaveAfterReport = () => Promise.resolve(reporting).then(leave); // or the server may get both in another order
+    document.addEventListener("visibilitychange", () => (document.hidden ? leaveAfterReport() : report()), { signal: closed });
     addEventListener("pagehide", leave, { signal: closed });
     reply?.addEventListener("input", write);
     reply?.form.addEventListener("submit", () => {
@@ -54,7 +60,7 @@ export function startPresence(thread, closed) {
     });
     closed.addEventListener("abort", () => {
       clearInterval(timer);
-      leave();
+      leaveAfterReport();
     });
   };
   if ("peek" in thread.dataset) thread.addEventListener("chats:opened", start, { once: true });
@@ -75,6 +81,7 @@ export function noteAnswer({ sender }) {
 /** Show what another admin does, as an event says. */
 export function notePresence({ conversation_id: conversation, admin, viewing, writing }) {
   if (conversation !== thread?.dataset.thread || admin.id === person) return;
+  changes += 1;
   if (!viewing) others.delete(admin.id);
   else if (writing) others.set(admin.id, { name: admin.name, until: performance.now() + WRITING_FOR });
   else others.set(admin.id, { name: admin.name, until: (writing === null && others.get(admin.id)?.until) || 0 });

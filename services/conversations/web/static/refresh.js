@@ -73,7 +73,7 @@ export function refresher(locate, apply, prepare = () => {}) {
       retryAt = performance.now() + RETRY_DELAY * (0.75 + Math.random() / 2);
       return;
     }
-    await releaseOf(document.querySelector("[data-live] :active"));
+    await releaseOf("[data-live] :active");
     // Random, because many pages get the same event.
     quietUntil = performance.now() + interval * (0.75 + Math.random() / 2);
     if (locate() !== located) again = true;
@@ -89,9 +89,9 @@ export function refresher(locate, apply, prepare = () => {}) {
   return refresh;
 }
 
-/** Resolve when `pressed`, if any, is released: a click needs its button until it ends. */
-async function releaseOf(pressed) {
-  if (!pressed) return;
+/** Resolve when what this selector finds, if anything, is released: a click needs its button until it ends. */
+export async function releaseOf(pressed) {
+  if (!document.querySelector(pressed)) return;
   await new Promise((resolve) => {
     for (const type of ["pointerup", "pointercancel", "keyup"]) addEventListener(type, resolve, { once: true });
     setTimeout(resolve, LONGEST_PRESS);

@@ -102,14 +102,15 @@ class Outbox {
   async send(item) {
     setState(item, "sending");
     let response;
+    let result;
     try {
       response = await call(this.method, this.url, { body: item.fields, key: item.key });
+      if (response.ok) result = await response.json();
     } catch {
       setState(item, "failed");
       return false;
     }
     if (response.ok) {
-      const result = await response.json();
       const bubble = bubbleOf(item);
       if (bubble) {
         bubble.dataset.sent = result.last_message?.id ?? result.id;

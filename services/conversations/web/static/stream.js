@@ -31,6 +31,7 @@ export function follow(on) {
   const channel = new BroadcastChannel(`chats:${person}`);
   let last = position; // of the last event that this tab got
   let isLeader = false;
+  let isKnown = false; // whether this tab has missed events before its hello
 
   const publish = (message) => {
     handle(message);
@@ -51,8 +52,10 @@ export function follow(on) {
     if (message.kind === "hello") {
       if (isLeader) channel.postMessage({ kind: "at", id: last });
     } else if (message.kind === "at") {
+      if (isLeader || isKnown) return;
+      isKnown = true;
       // This tab has missed the events between the rendering of its page and its hello.
-      if (!isLeader && message.id !== position) on.missed();
+      if (message.id !== position) on.missed();
     } else {
       handle(message);
     }
@@ -61,6 +64,7 @@ export function follow(on) {
   const closed = new AbortController();
   const lead = () => {
     isLeader = true;
+    channel.postMessage({ kind: "at", id: last }); // for tabs whose hello nobody has answered
     connect(() => last, publish, closed.signal);
     return new Promise((resolve) => closed.signal.addEventListener("abort", resolve)); // keeps the lock
   };
