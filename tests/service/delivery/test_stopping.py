@@ -28,7 +28,7 @@ EMAILS = 6  # more than there are connections
 def hurry(monkeypatch: pytest.MonkeyPatch) -> None:
     monkeypatch.setattr(sender, "EMAILS_PER_CONNECTION", 1)
     monkeypatch.setattr(sender, "GRACE", 0.3)
-    monkeypatch.setattr(sender, "RECORD_GRACE", 1.0)
+    monkeypatch.setattr(sender, "RECORD_GRACE", 20.0)
 
 
 @asynccontextmanager
@@ -93,7 +93,10 @@ async def test_an_email_after_its_dot_is_uncertain_at_once(notifications: Sessio
     ] * 4
 
 
-async def test_a_dialogue_that_the_server_completes_in_time_is_finished(notifications: SessionFactory) -> None:
+async def test_a_dialogue_that_the_server_completes_in_time_is_finished(
+    notifications: SessionFactory, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    monkeypatch.setattr(sender, "GRACE", 20.0)
     async with smtp_server() as server:
         settings = settings_for(server, smtp_connections=4)
         await receive(notifications, settings, *(posted(uuid4(), 1) for _ in range(60)))
@@ -115,7 +118,10 @@ async def test_a_reply_is_recorded_even_if_the_server_stalls_after_it(notificati
     assert (email.state, email.reason) == (EmailState.FAILED, "rejected")
 
 
-async def test_stopping_does_not_wait_for_an_unresponsive_database(notifications: SessionFactory) -> None:
+async def test_stopping_does_not_wait_for_an_unresponsive_database(
+    notifications: SessionFactory, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    monkeypatch.setattr(sender, "RECORD_GRACE", 1.0)
     async with smtp_server(rcpt=STALL) as server:
         settings = settings_for(server, smtp_connections=4)
         await receive(notifications, settings, *(posted(uuid4(), 1) for _ in range(EMAILS)))
