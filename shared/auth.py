@@ -22,7 +22,7 @@ from shared.cookies import is_framed
 from shared.jwks import MAX_TOKEN
 from shared.people import MAX_ID, StoreId
 from shared.principal import Permission, Principal
-from shared.problems import Forbidden, MissingPermission, TokenRefused
+from shared.problems import Forbidden, MissingPermission, RoleWithdrawn, TokenRefused
 from shared.settings import Role, TokenSettings
 from shared.token_claims import (
     check_audience,
@@ -270,9 +270,9 @@ def check_permission(principal: Principal, permission: Permission) -> None:
 
 
 def check_synced_role(principal: Principal, synced_role: str | None) -> None:
-    """Raise `Forbidden` for an admin's token if the store has synced another role. None: no role was synced.
+    """Raise `RoleWithdrawn` for an admin's token if the store has synced another role. None: no role was synced.
 
     Tokens and cookies outlive a change of roles.
     """
     if principal.role is Role.ADMIN and synced_role not in {None, Role.ADMIN}:
-        raise Forbidden(f"The token's role is {principal.role}, but the store has since changed it to {synced_role}.")
+        raise RoleWithdrawn(principal.role, str(synced_role))

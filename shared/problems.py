@@ -102,6 +102,15 @@ class MissingPermission(Forbidden):
         self.permission = permission
 
 
+class RoleWithdrawn(Forbidden):
+    """A token or a session is an admin's, but the store has since synced another role."""
+
+    withdrawn = True
+
+    def __init__(self, claimed: str, synced: str) -> None:
+        super().__init__(f"The token's role is {claimed}, but the store has since changed it to {synced}.")
+
+
 class CsrfFailed(Forbidden):
     """A request with the session's cookie has no proof that one of our own pages sent it."""
 

@@ -6,7 +6,7 @@ from dataclasses import dataclass
 from typing import NamedTuple
 from uuid import UUID
 
-from sqlalchemy import delete
+from sqlalchemy import delete, select
 from sqlalchemy.exc import IntegrityError
 from sqlalchemy.ext.asyncio import AsyncSession
 
@@ -79,6 +79,12 @@ async def create_canned_reply(
     row = await _flush(session, reply)
     await record(session, Act(AuditAction.CANNED_REPLY_CREATED, actor_id, target_id=str(row.id)))
     return row
+
+
+async def is_saved(session: AsyncSession, fields: CannedReplyFields) -> bool:
+    """Return whether there is a canned reply with these fields, as after the first of two submits of a form."""
+    same = [getattr(CannedReply, name).is_not_distinct_from(value) for name, value in _values(fields).items()]
+    return await session.scalar(select(CannedReply.id).where(*same)) is not None
 
 
 async def replace_canned_reply(

@@ -168,8 +168,13 @@ class Pages:
             )
         cause = problem.__cause__ if isinstance(problem.__cause__, Problem) else problem
         is_sign_in = request.url.path == "/session" and isinstance(cause, Unauthenticated)
-        sign_in = cause if is_sign_in else None
-        return self.render(request, "error.html", page_context, refusal=problem, cause=cause, sign_in=sign_in)
+        context: dict[str, Any] = {
+            "cause": cause,
+            "sign_in": cause if is_sign_in else None,
+            "in_form": isinstance(problem, Invalid) and request.method == "POST" and not _is_about_url(problem),
+            "is_about_conversation": request.url.path.startswith((CUSTOMER_ROOT, ADMIN_ROOT, f"{framing.ROOT}/")),
+        }
+        return self.render(request, "error.html", page_context, refusal=problem, **context)
 
     def render_html_error(self, request: Request, error: Problem | HTTPException) -> Response | None:
         """Return an error page for errors outside routes, or None if the path is not a page's."""
@@ -235,7 +240,19 @@ def _problem(error: Exception) -> Problem:
     faults = error.errors()
     if any(fault["loc"][0] == "path" for fault in faults):
         return NotFound("There is no page at this address.")
-    return Invalid(faults[0]["msg"], faults[0]["loc"])
+    return _Fault(faults[0])
+
+
+def _is_about_url(problem: Invalid) -> bool:
+    return bool(problem.extra["errors"][0]["loc"][0] == "query")
+
+
+class _Fault(Invalid):
+    """The first fault of a form or a query. `limit` is how long a text may be."""
+
+    def __init__(self, fault: Mapping[str, Any]) -> None:
+        super().__init__(fault["msg"], fault["loc"], fault["type"])
+        self.limit = (fault.get("ctx") or {}).get("max_length")
 
 
 class _Other(Problem):

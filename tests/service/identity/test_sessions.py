@@ -275,6 +275,13 @@ async def test_the_store_role_gets_an_error_that_there_are_no_pages_for_it(brows
     assert "There are no pages for this role" in page.text
 
 
+async def test_a_withdrawn_role_is_the_reason_on_the_page(browser: Browser, shop: Caller) -> None:
+    await shop.call("PUT", "/users/sam", {"role": "customer"})
+    page = await browser.submit("/session", token=store_token("sam", "admin"))
+    assert page_problem(page) == FORBIDDEN
+    assert "The store has withdrawn your rights as an admin." in page.text
+
+
 async def test_without_store_origins_only_the_products_own_pages_begin_sessions(new_browser: NewBrowser) -> None:
     async with new_browser(store_origins=[]) as browser:
         assert (

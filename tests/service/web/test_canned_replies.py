@@ -79,3 +79,23 @@ async def test_an_invalid_canned_reply_comes_back_with_what_was_typed(browser: B
         form = page.by_id("new-canned-reply")
         assert words in form.text, (field, form.text)
         assert page.fields(form)["title" if field != "title" else "shortcut"] == ("New" if field != "title" else "new")
+
+
+async def test_a_second_submit_leads_to_the_first_result(browser: Browser, sam: Caller) -> None:
+    page = await show(browser, HOME)
+    texts = {"shortcut": "late", "title": "Late", "body": "Sorry.\r\nIt is late."}
+    new = {**page.fields(page.by_id("new-canned-reply")), **texts}
+    first, second = [await browser.submit(f"{ROOT}{HOME}", **new) for _ in range(2)]
+    assert (first.status_code, second.headers["location"]) == (303, first.headers["location"])
+    assert len((await sam.get("/canned-replies"))["items"]) == 1
+    page = await show(browser, HOME)
+    change, delete = page.root.of_class("canned-reply")[0].all("form", method="post")
+    first, second = [await browser.submit(delete["action"], **page.fields(delete)) for _ in range(2)]
+    assert (first.status_code, second.headers["location"]) == (303, first.headers["location"])
+
+    answer = await browser.submit(change["action"], **{**page.fields(change), "body": "What I typed"})
+    assert answer.status_code == 422
+    form = Page(answer).by_id("new-canned-reply")
+    assert "deleted meanwhile" in form.text
+    assert Page(answer).fields(form)["body"].strip() == "What I typed"
+    assert not (await sam.get("/canned-replies"))["items"]

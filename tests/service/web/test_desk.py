@@ -56,6 +56,26 @@ async def test_a_conversation_is_assigned_labelled_and_noted_without_scripts(
     assert "Called her." not in page.answer.text
 
 
+@pytest.mark.parametrize(
+    ("act", "field", "text", "words"),
+    [
+        ("note", "body", " ", "A field is empty."),
+        ("note", "body", "x" * 10_001, "Use at most 10000 characters."),
+        ("add-label", "add", "x" * 51, "Use at most 50 characters."),
+        ("assign", "admin_id", "nobody", "Go back, correct what you entered, and try again."),
+    ],
+)
+async def test_a_wrong_form_says_what_to_correct(
+    browser: Browser, anna: Caller, act: str, field: str, text: str, words: str
+) -> None:
+    page = await show(browser, f"{(await anna.open(body='Hello?'))['id']}/")
+    form = page.root.all("form", **{"data-act": act})[0]
+    answer = await browser.submit(form["action"], **{**page.fields(form), field: text})
+    assert answer.status_code == 422
+    assert "Nothing was saved" in answer.text
+    assert words in answer.text
+
+
 async def test_the_composer_says_why_no_email_will_go_out(browser: Browser, anna: Caller, shop: Caller) -> None:
     conversation = (await anna.open(body="Hello?"))["id"]
     assert "hidden" in (await show(browser, f"{conversation}/")).by_id("no-email")

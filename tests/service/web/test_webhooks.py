@@ -88,7 +88,8 @@ async def test_a_webhook_is_added_with_its_secret_changed_tested_and_deleted(bro
     for _ in range(2):
         await press(browser, page, "/test/")
     assert len((await shop.get(f"/webhooks/{webhook['id']}/deliveries"))["items"]) == 2
-    gone = await press(browser, page, "/delete/")
+    gone, again = [await press(browser, page, "/delete/") for _ in range(2)]
+    assert again.headers["location"] == gone.headers["location"]
     assert "was deleted" in (await show(browser, gone.headers["location"])).by_id("notice").text
     assert (await browser.get(here)).status_code == 404
     assert (await browser.get(f"{here}test/")).status_code == 303

@@ -1,5 +1,6 @@
 """The page on which admins write their canned replies."""
 
+from contextlib import suppress
 from dataclasses import replace
 from typing import Annotated, Literal
 from uuid import UUID
@@ -15,6 +16,7 @@ from services.conversations.web.forms import Form, new_form, read_form
 from services.conversations.web.rendering import ADMIN_ROOT, PageRoute, pages_of, redirect
 from shared.database import driver_connection
 from shared.dependencies import Cursor, DbSession
+from shared.problems import NotFound
 
 PAGE = 50  # replies on a page
 HOME = f"{ADMIN_ROOT}canned-replies/"
@@ -36,7 +38,7 @@ async def list_canned_replies(
 
 @router.post("/")
 async def create(request: Request, page_context: AdminSubmission, session: DbSession) -> Response:
-    """Add a canned reply."""
+    """Add a canned reply. A second submit of the same form adds nothing."""
     form = await read_form(request, WriteCannedReply, pages_of(request).reader(request, page_context).gettext)
     if form.body is not None:
         try:
@@ -44,6 +46,8 @@ async def create(request: Request, page_context: AdminSubmission, session: DbSes
                 await canned_replies.create_canned_reply(session, form.body.fields, page_context.principal.id)
             return redirect(f"{HOME}?done=saved#notice")
         except ShortcutTaken:
+            if await canned_replies.is_saved(session, form.body.fields):
+                return redirect(f"{HOME}?done=saved#notice")
             form = _with_taken_shortcut(form)
     return await _page(request, page_context, session, form)
 
@@ -59,7 +63,7 @@ async def show_all(_: Annotated[UUID, Path(alias="canned_reply_id")]) -> Respons
 async def change(
     canned_reply_id: UUID, request: Request, page_context: AdminSubmission, session: DbSession
 ) -> Response:
-    """Replace a canned reply."""
+    """Replace a canned reply. If it was deleted meanwhile, show what was typed in the form for a new one."""
     form = await read_form(request, WriteCannedReply, pages_of(request).reader(request, page_context).gettext)
     if form.body is not None:
         try:
@@ -70,13 +74,17 @@ async def change(
             return redirect(f"{HOME}?done=saved#notice")
         except ShortcutTaken:
             form = _with_taken_shortcut(form)
+        except NotFound:
+            error = form.gettext("This canned reply was deleted meanwhile. To keep your text, add it again.")
+            return await _page(request, page_context, session, form.with_error("shortcut", error))
     return await _page(request, page_context, session, form, edited=canned_reply_id)
 
 
 @router.post("/{canned_reply_id}/delete/")
 async def delete(canned_reply_id: UUID, page_context: AdminSubmission, session: DbSession) -> Response:
-    """Delete a canned reply."""
-    await canned_replies.delete_canned_reply(session, canned_reply_id, page_context.principal.id)
+    """Delete a canned reply. A second submit redirects like the first."""
+    with suppress(NotFound):
+        await canned_replies.delete_canned_reply(session, canned_reply_id, page_context.principal.id)
     return redirect(f"{HOME}?done=deleted#notice")
 
 

@@ -8,12 +8,17 @@ from fastapi.responses import Response
 
 from services.conversations.api.state import api_state
 from services.conversations.identity import sessions
-from services.conversations.identity.provisioning import provision_user
 from services.conversations.rules import Side
 from services.conversations.web.auth import session_cookie
 from services.conversations.web.framing import ROOT
 from services.conversations.web.rendering import PageRoute, pages_of
-from services.conversations.web.routes.session import find_session, is_same_user, verify_sign_in, with_cookie
+from services.conversations.web.routes.session import (
+    find_session,
+    is_same_user,
+    provision_signed_in,
+    verify_sign_in,
+    with_cookie,
+)
 from shared.auth import SessionToken
 from shared.cookies import is_own_origin
 from shared.database import driver_connection
@@ -44,7 +49,7 @@ async def begin_framed_session(request: Request, session: DbSession, token: Anno
         raise Forbidden("Only customers can use the messenger.")
     await api_state(request).limits.allow_sign_in(principal)
     previous = await find_session(request)
-    await provision_user(session, principal)
+    await provision_signed_in(session, principal)
     if previous is not None and is_same_user(previous.principal, principal) and await _goes_on(session, previous):
         status, user, csrf = 204, previous.principal, previous.csrf
     else:

@@ -84,7 +84,7 @@ async def begin_session(
     principal = await verify_sign_in(request, token, settings)
     await api_state(request).limits.allow_sign_in(principal)
     previous = await find_session(request)
-    await provision_user(session, principal)
+    await provision_signed_in(session, principal)
     # With the same CSRF token, forms in other tabs of the same user keep working. Those of another user must not.
     csrf = previous.csrf if previous is not None and is_same_user(previous.principal, principal) else None
     started = await sessions.begin(session, principal.id, Side(principal.role), csrf=csrf)
@@ -185,11 +185,24 @@ async def verify_sign_in(request: Request, token: str, settings: ApiSettings) ->
         if principal.role not in HOME:
             raise RoleHasNoPages
     except Problem as problem:
-        log.info("session refused", reason=problem.extra.get("reason", problem.code), detail=problem.detail)
+        _log_refusal(problem)
         if isinstance(problem, Unauthenticated | Forbidden):
             await _limit_refusals(request, problem)
         raise
     return principal
+
+
+async def provision_signed_in(session: DbSession, principal: Principal) -> None:
+    """Provision the user of a verified token, or raise for one whom the store has deleted or given another role."""
+    try:
+        await provision_user(session, principal)
+    except (Unauthenticated, Forbidden) as problem:
+        _log_refusal(problem)
+        raise
+
+
+def _log_refusal(problem: Problem) -> None:
+    log.info("session refused", reason=problem.extra.get("reason", problem.code), detail=problem.detail)
 
 
 async def _limit_refusals(request: Request, problem: Problem) -> None:

@@ -1,5 +1,6 @@
 """The pages of webhooks, for admins with the permission. What endpoints answered is the store's, and not shown."""
 
+from contextlib import suppress
 from datetime import UTC, datetime, timedelta
 from typing import Any, Literal
 from uuid import UUID
@@ -24,7 +25,7 @@ from services.conversations.webhooks.housekeeping import KEPT_DAYS
 from shared.auth import check_permission
 from shared.dependencies import Cursor, DbSession
 from shared.principal import Permission, Principal
-from shared.problems import Invalid
+from shared.problems import Invalid, NotFound
 
 PAGE = 50  # deliveries on a page
 KEEP_HOURS = 24.0  # that the previous secret signs as well
@@ -187,8 +188,9 @@ async def replay(webhook_id: UUID, request: Request, page_context: AdminSubmissi
 
 @router.post("/{webhook_id}/delete/")
 async def delete_webhook(webhook_id: UUID, page_context: AdminSubmission, session: DbSession) -> Response:
-    """Delete a webhook."""
-    await registry.delete_webhook(session, _principal(page_context), webhook_id)
+    """Delete a webhook. A second submit redirects like the first."""
+    with suppress(NotFound):
+        await registry.delete_webhook(session, _principal(page_context), webhook_id)
     return redirect(f"{WEBHOOKS_ROOT}?done=deleted#notice")
 
 
