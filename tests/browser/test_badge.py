@@ -197,10 +197,13 @@ async def test_the_count_is_shown_and_changes_live(
 
 
 async def test_with_an_href_the_badge_is_a_link_itself(chats: Chats, store: Store, context: BrowserContext) -> None:
-    store.badge = """<chats-badge token-url="/token" href="/inbox" label="Nachrichten, {count} ungelesen">
-        Nachrichten</chats-badge>"""
+    store.badge = """<chats-badge href="/inbox" label="Nachrichten, {count} ungelesen">Nachrichten</chats-badge>"""
     chats.unread = 1
     page = await visit(context, store)
+    await page.evaluate("customElements.whenDefined('chats-badge')")
+    badge = page.locator("chats-badge")  # whose attributes a framework sets later
+    await badge.evaluate("(badge, base) => badge.setAttribute('base', base)", f"{chats.url}/")
+    await badge.evaluate("(badge) => badge.setAttribute('token-url', '/token')")
     link = page.get_by_role("link", name="Nachrichten, 1 ungelesen")
     await link.wait_for()
     assert await link.get_attribute("href") == "/inbox"

@@ -1,6 +1,6 @@
 // <chats-badge>: the number of unread conversations, for a store's header. docs/embedding.md has its attributes.
 
-import { ORIGIN, element, set } from "./dom.js";
+import { baseOf, element, set } from "./dom.js";
 import { sourceOf } from "./unread.js";
 
 const STYLE = new CSSStyleSheet();
@@ -19,7 +19,7 @@ STYLE.replaceSync(`
 `);
 
 class ChatsBadge extends HTMLElement {
-  static observedAttributes = ["href", "label"];
+  static observedAttributes = ["href", "label", "token-url", "base"];
 
   source = null; // from the messenger, whose button has a badge
   #link = element("a", { part: "link" });
@@ -38,7 +38,7 @@ class ChatsBadge extends HTMLElement {
   }
 
   connectedCallback() {
-    const source = this.source ?? sourceOf(this.getAttribute("base") ?? ORIGIN, this.getAttribute("token-url"));
+    const source = this.source ?? sourceOf(baseOf(this), this.getAttribute("token-url"));
     this.#unfollow = source.follow((unread) => {
       this.#unread = unread;
       this.#draw();
@@ -46,10 +46,15 @@ class ChatsBadge extends HTMLElement {
   }
 
   disconnectedCallback() {
-    this.#unfollow();
+    this.#unfollow?.();
+    this.#unfollow = this.#unread = null;
   }
 
-  attributeChangedCallback() {
+  attributeChangedCallback(name) {
+    if (this.#unfollow && (name === "token-url" || name === "base")) {
+      this.disconnectedCallback(); // perhaps the next user's
+      this.connectedCallback();
+    }
     this.#draw();
   }
 

@@ -1,6 +1,6 @@
 // <chats-messenger>: a button that opens a customer's conversations in a panel. docs/embedding.md has its attributes.
 
-import { ORIGIN, element } from "./dom.js";
+import { baseOf, element } from "./dom.js";
 import { SignedOut } from "./chats.js";
 import { MESSENGER_STYLE } from "./style.js";
 import { textsFor } from "./texts.js";
@@ -14,7 +14,7 @@ const BUBBLE = "M4 5.5h16a1.5 1.5 0 0 1 1.5 1.5v8.5a1.5 1.5 0 0 1-1.5 1.5h-8l-4.
 const CROSS = "M6 6l12 12M18 6L6 18";
 
 class ChatsMessenger extends HTMLElement {
-  static observedAttributes = ["token-url", "token", "no-badge", "label", "href"];
+  static observedAttributes = ["token-url", "token", "base", "no-badge", "label", "href"];
 
   #source = null;
   #getToken = null;
@@ -141,7 +141,7 @@ class ChatsMessenger extends HTMLElement {
   }
 
   get #base() {
-    return new URL(this.getAttribute("base") ?? ORIGIN).origin;
+    return baseOf(this);
   }
 
   get #isLink() {
