@@ -42,6 +42,7 @@ async def test_the_draft_of_a_new_conversation_survives_a_reload_and_is_gone_aft
     await expect(page.get_by_label("Is it about an order?")).to_have_value(order)
     await submit(page.get_by_label("Message", exact=True))
     await expect_thread(page, "Where is it?")
+    await expect(page.locator("#reply[data-kept]")).to_be_visible()  # its scripts remove the draft
     await dora.go("/dashboard/messages/new/")
     await expect(page.get_by_label("Subject")).to_have_value("")
     assert "lid" not in await stored_texts(page)
