@@ -53,7 +53,7 @@ async def test_the_host_that_last_accepted_writes_is_tried_first(postgres: Serve
         "user": "postgres",
         "password": postgres.password,
         "database": "postgres",
-        "timeout": 1.0,
+        "timeout": 2.0,
         "ssl": False,
         "host": ["127.0.0.1", "127.0.0.1"],
         "port": [unresponsive, postgres.port],
@@ -61,8 +61,8 @@ async def test_the_host_that_last_accepted_writes_is_tried_first(postgres: Serve
     await (await connect(**options)).close()
     loop = asyncio.get_running_loop()
     before = loop.time()
-    await (await connect(**options)).close()
-    assert loop.time() - before < 0.5, "the unresponsive host was tried"  # which would have taken that long
+    await (await connect(**options | {"timeout": 60.0})).close()
+    assert loop.time() - before < 20, "the unresponsive host was tried"  # which would have taken half a minute
 
 
 async def test_hosts_that_accept_no_writes_are_reported_before_those_that_are_down(databases: dict[str, str]) -> None:
