@@ -14,6 +14,7 @@ class Batcher(Generic[Request, Result]):
     `handle` receives at most `max_batch_size` requests and returns their results in the same order. An error that it
     raises goes to every caller of the batch. Callers that no longer wait are left out. Requests with the same `key`
     never share a batch. `linger` is the pause between two batches, in seconds: under load it makes them larger.
+    `gather` is how long a batch waits for requests that come at nearly the same time.
     """
 
     def __init__(
@@ -23,12 +24,14 @@ class Batcher(Generic[Request, Result]):
         *,
         max_in_flight: int = 1,
         linger: float = 0,
+        gather: float = 0,
         key: Callable[[Request], Hashable] | None = None,
     ) -> None:
         self._handle = handle
         self._max_batch_size = max_batch_size
         self._max_in_flight = max_in_flight
         self._linger = linger
+        self._gather = gather
         self._key = key
         self._waiting: list[tuple[Request, asyncio.Future[Result]]] = []
         self._in_flight: set[asyncio.Task[Any]] = set()
@@ -54,7 +57,10 @@ class Batcher(Generic[Request, Result]):
         assert task is not None  # noqa: S101 - it runs in one
         batch: list[tuple[Request, asyncio.Future[Result]]] = []
         try:
-            while batch := self._take():
+            while self._waiting:
+                if self._gather:
+                    await asyncio.sleep(self._gather)
+                batch = self._take()
                 await self._run_batch([(request, future) for request, future in batch if not future.done()])
                 await asyncio.sleep(self._linger)
         finally:

@@ -35,6 +35,7 @@ from shared.database import ConnectionProvider, Driver
 
 SMALL: Final = 64 * 1024  # bytes of an email that shares a statement with others
 BATCH: Final = 50  # emails in a statement
+GATHER: Final = 0.002  # seconds that a statement of the intake waits for emails that come together
 # Bytes from which an email is sent to the database in two halves: the driver copies what it sends twice.
 LARGE: Final = 4 * 2**20
 MAX_MESSAGE_ID: Final = 500  # characters; a longer one does not identify an email
@@ -83,7 +84,7 @@ class Intake:
     def __init__(self, acquire: ConnectionProvider, trusted: TrustedResults) -> None:
         self._acquire, self._trusted = acquire, trusted
         # The limits of a conversation count what earlier emails have committed, so a batch has one of each.
-        self._batcher = Batcher(self._save_batch, BATCH, key=lambda email: email.conversation_id)
+        self._batcher = Batcher(self._save_batch, BATCH, gather=GATHER, key=lambda email: email.conversation_id)
 
     async def take_in(self, target: Target, envelope_from: str | None, content: bytes) -> TakenIn | None:
         """Keep an email as a row, with what becomes of it. One that is already there stays as it is.

@@ -12,7 +12,7 @@ from prometheus_client import Counter
 
 from services.notifications.inbound.authentication import TrustedResults
 from services.notifications.inbound.binding import Anyone, Bound, Target, find_bound
-from services.notifications.inbound.intake import Intake, TakenIn
+from services.notifications.inbound.intake import GATHER, Intake, TakenIn
 from services.notifications.inbound.loops import envelope_mailbox
 from services.notifications.inbound.recipients import addresses_in, has_address
 from services.notifications.inbound.reports.bounces import (
@@ -107,7 +107,7 @@ class Reception:
         self.domain, self._secret = addresses.domain, addresses.secret
         self._intake = Intake(acquire, addresses.trusted)
         # Recipients that are named meanwhile share a statement.
-        self._bound = Batcher(self._find_bound, RECIPIENTS)
+        self._bound = Batcher(self._find_bound, RECIPIENTS, gather=GATHER)
         self._inbound_address = mailbox_or_none(addresses.inbound_address)
         self._new_conversation = f"{addresses.public_url.rstrip('/')}/dashboard/messages/new/"
 

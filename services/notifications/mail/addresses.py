@@ -49,6 +49,7 @@ def addr_spec(address: str) -> str:
     return f"{local}@{domain}" if all(local.split(".")) else f'"{local}"@{domain}'
 
 
+@lru_cache(maxsize=1024)  # of an email that comes in, several are the same
 def mailbox_of(address: str) -> str:
     """Return the canonical form of an address, for comparing and counting; do not send to it.
 

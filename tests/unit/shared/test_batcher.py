@@ -41,6 +41,16 @@ async def test_requests_during_a_batch_are_in_the_next_one() -> None:
     assert await batcher.submit(5) == 10
 
 
+async def test_requests_that_come_together_share_a_batch() -> None:
+    answerer = Answerer()
+    answerer.may_answer.set()
+    batcher = Batcher(answerer.answer, max_batch_size=9, gather=0.01)
+    tasks = [*await submit(batcher, 1), *await submit(batcher, 2)]
+    assert await asyncio.gather(*tasks) == [2, 4]
+    assert answerer.batches == [[1, 2]]
+    assert await batcher.submit(3) == 6
+
+
 async def test_an_error_reaches_all_requests_of_its_batch_and_no_others() -> None:
     answerer = Answerer()
     batcher = Batcher(answerer.answer, max_batch_size=2)

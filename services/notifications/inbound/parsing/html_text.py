@@ -49,9 +49,10 @@ def html_lines(source: str) -> list[Line]:
         return [Line(text) for raw in unescape(_TAG.sub("\n", source)).split("\n") if (text := raw.strip())]
     elements = list(tree.iter())  # kept: lxml makes each again at every look at it, if nothing holds it
     _prepare(elements)
-    if _depth(tree) > MAX_DEPTH:
+    if len(elements) > MAX_DEPTH and _depth(tree) > MAX_DEPTH:
         _flatten(tree)
-    _hide_ampersands(tree)
+    if "&" in source:
+        _hide_ampersands(tree)
     try:
         text = _render(tree)
     except Exception:  # noqa: BLE001 - a strange tree may do anything to it: then without its layout

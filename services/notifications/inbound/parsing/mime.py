@@ -158,9 +158,11 @@ def _walk(email: ParsedEmail, part: Message, depth: int, budget: list[int], text
 
 def _alternative(children: list[Message], lifted: Mapping[str, Lifted]) -> Message | None:
     """Return the richest alternative that says something: one with HTML, else the last with text."""
-    spoken = [child for child in children if any(_says(leaf, lifted) for leaf in _leaves(child))]
-    html = [child for child in spoken if any(_content_type(leaf) == "text/html" for leaf in _leaves(child))]
-    return next(iter(html[-1:] or spoken[-1:]), None)
+    with_html = [child for child in children if any(_content_type(leaf) == "text/html" for leaf in _leaves(child))]
+    for child in (*reversed(with_html), *reversed(children)):
+        if any(_says(leaf, lifted) for leaf in _leaves(child)):
+            return child
+    return None
 
 
 def _says(leaf: Message, lifted: Mapping[str, Lifted]) -> bool:
