@@ -9,7 +9,10 @@ import socket
 import sys
 from pathlib import Path
 
+import httpx2
+
 from deploy.local.processes import die_with_parent
+from tests.helpers.certificates import share_certificates
 
 READY = "ready"
 MODULES = (
@@ -36,6 +39,8 @@ def main() -> None:
     """Serve requests at a Unix socket. Each process that is forked returns from `serve`, and becomes what is asked."""
     for module in MODULES:
         importlib.import_module(module)
+    share_certificates()
+    httpx2.create_ssl_context(trust_env=False)  # as for the product's own services
     gc.collect()
     gc.freeze()  # otherwise the first collection of each process copies all memory
     with socket.socket(socket.AF_UNIX) as listener:
