@@ -4,6 +4,7 @@ import base64
 import hashlib
 import re
 from dataclasses import dataclass
+from functools import cache
 from pathlib import Path
 
 from markupsafe import Markup
@@ -73,6 +74,7 @@ def scripts() -> list[str]:
     return sorted(path.name for path in STATIC.glob("*.js") if path.name not in others)
 
 
+@cache
 def version() -> str:
     """Return a hash of all static files."""
     digest = hashlib.sha256()
@@ -81,6 +83,7 @@ def version() -> str:
     return digest.hexdigest()[:12]
 
 
+@cache
 def embedded_script() -> bytes:
     """Return the elements for a store's pages as one script, so that no cache mixes the modules of two versions."""
     source = "".join((EMBED / f"{name}.js").read_text() for name in _MODULES)
