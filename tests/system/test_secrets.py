@@ -89,7 +89,7 @@ async def chats(
 
 @asynccontextmanager
 async def running(
-    names: Iterable[str], environment: dict[str, str], directory: Path
+    names: Iterable[str], environment: dict[str, str], directory: Path, spawn: Spawn
 ) -> AsyncIterator[list[tuple[int, Path]]]:
     """Run processes concurrently meanwhile; yield the port and the log of each once they listen."""
     started: list[tuple[Child, Running]] = []
@@ -118,10 +118,13 @@ def assert_silent(text: str) -> None:
 
 
 @pytest.mark.timeout(300)
-async def test_processes_that_cannot_log_in_report_it_without_the_password(servers: Servers) -> None:
+async def test_processes_that_cannot_log_in_report_it_without_the_password(servers: Servers, fork: Spawn) -> None:
     environment = servers.environment(WRONG)
     names = [name for name in PROCESSES if name != "worker"]  # the worker exits
-    async with running(names, environment, servers.directory) as found, httpx2.AsyncClient(timeout=30) as client:
+    async with (
+        running(names, environment, servers.directory, fork) as found,
+        httpx2.AsyncClient(timeout=30) as client,
+    ):
         for name, (port, _) in zip(names, found, strict=True):
             for path in ("/readyz", "/metrics", "/openapi.json", "/"):
                 assert_silent((await client.get(f"http://127.0.0.1:{port}{path}")).text)
@@ -135,8 +138,8 @@ async def test_processes_that_cannot_log_in_report_it_without_the_password(serve
 async def test_no_command_prints_a_secret_when_it_fails(servers: Servers, fork: Spawn) -> None:
     wrong, unreachable = servers.environment(WRONG), servers.environment(SECRETS, host="nowhere.invalid")
 
-    async def fails(environment: dict[str, str], *command: str, start: Spawn = fork) -> None:
-        code, output = await chats(environment, *command, start=start)
+    async def fails(environment: dict[str, str], *command: str) -> None:
+        code, output = await chats(environment, *command, start=fork)
         assert code == 1
         assert_silent(output)
         assert "Traceback" not in output
@@ -156,9 +159,9 @@ async def test_no_command_prints_a_secret_when_it_fails(servers: Servers, fork: 
     commands = (("status",), ("demo",), ("emails", "list"), ("restored", "conversations"))
     await asyncio.gather(
         *(waits(environment) for environment in (wrong, unreachable)),
-        *(fails(wrong, *command, start=spawn) for command in commands),
+        *(fails(wrong, *command) for command in commands),
         *(fails(unreachable, *command) for command in commands),
-        fails(servers.environment(SECRETS), "token", "--sub", "x", "--role", "king", start=spawn),
+        fails(servers.environment(SECRETS), "token", "--sub", "x", "--role", "king"),
         ends(wrong, "worker", "password"),
     )
 
@@ -214,7 +217,7 @@ async def test_flower_requires_a_password_and_shows_no_other(servers: Servers, f
     environment = servers.environment(SECRETS)
     assert (await chats(environment, "migrate"))[0] == 0
     async with (
-        running(("worker", "flower", "relay"), environment, servers.directory) as found,
+        running(("worker", "flower", "relay"), environment, servers.directory, spawn) as found,
         httpx2.AsyncClient(timeout=30) as client,
     ):
         (worker, worker_log), (flower, flower_log), _ = found

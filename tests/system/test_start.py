@@ -106,13 +106,13 @@ async def test_processes_wait_for_an_unreachable_database_until_they_are_stopped
         assert json.loads(line)["process"] == process
 
 
-async def test_a_used_port_is_reported_in_one_line(tmp_path: Path) -> None:
+async def test_a_used_port_is_reported_in_one_line(fork: Spawn, tmp_path: Path) -> None:
     with socket.socket() as taken:
         taken.bind(("127.0.0.1", 0))
         taken.listen()
         port = str(taken.getsockname()[1])
         for process in ("worker", "flower"):
-            [line] = await fails(spawn, tmp_path, process, "--port", port, **API)
+            [line] = await fails(fork, tmp_path, process, "--port", port, **API)
             assert f"cannot listen on 127.0.0.1, port {port}" in line
 
 

@@ -1,7 +1,7 @@
 """Starts processes of the product by forking them, for a tenth of the CPU of a new interpreter.
 
-Such a process has its own settings, session, log and end. `test_start.py`, `test_any_order.py` and `test_secrets.py`
-also start each as a new interpreter; with `EVERY_CASE=1`, as in `make verify`, all tests do.
+Such a process has its own settings, session, log and end. `test_start.py` and `test_any_order.py` also start each
+as a new interpreter; with `EVERY_CASE=1`, as in `make verify`, all tests do.
 """
 
 import asyncio
