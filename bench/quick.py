@@ -2,7 +2,7 @@
 
 Both run side by side and take turns; `bench/quick_measured.py` measures each. A ratio below 1 is cheaper than the merge
 base. The interval holds the median ratio with more than 95 % confidence (by order statistics). ONLY=message measures
-one of the workloads. BRIEF=1, for CI, measures requests only, with fewer of them, for half a minute at most.
+one of the workloads. BRIEF=1, for CI, measures requests only, with fewer of them, for a quarter of a minute at most.
 """
 
 import json
@@ -20,7 +20,7 @@ from typing import Any, Self
 BRIEF = bool(os.environ.get("BRIEF"))
 ROUNDS = int(os.environ.get("ROUNDS", "6" if BRIEF else "11"))
 ONLY = os.environ.get("ONLY")  # one of the workloads
-BRIEF_SECONDS = 30
+BRIEF_SECONDS = 15
 
 
 def main() -> None:
