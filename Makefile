@@ -114,6 +114,8 @@ chaos-broken: $(READY)
 chaos-baseline: $(READY)
 	@$(BIN)/python -m bench.chaos.baseline
 
+# The tests, which run at the same time in CI, compile the sources.
+check: export PYTHONDONTWRITEBYTECODE :=
 check: $(READY)
 	$(BIN)/ruff format --check .
 	$(BIN)/ruff check .
