@@ -33,7 +33,7 @@ async def expect_accessible(page: Page, state: str, frame: Frame | None = None) 
         await _show(page, width, scheme)
         results = await shown.evaluate(_RUN, options)
         findings += [f"{state} ({width} px, {scheme}): {line}" for line in map(_line, results)]
-    await _show(page, 1280, "dark")  # the test continues in the same view, whichever was checked
+    await _show(page, 1280, "dark")  # the test continues in one view for all states
     assert not findings, "\n".join(findings)
 
 
