@@ -35,6 +35,7 @@ class Chats:
     url: str
     unread: int = 0
     refuses_streams: bool = False
+    refuses_tokens: bool = False
     request_count: int = 0
     streams: list[asyncio.Queue[str | None]] = field(default_factory=list)
     session: str = "fresh"
@@ -78,6 +79,8 @@ class Chats:
             raise HTTPException(401)
 
     async def _unread(self, request: Request) -> Response:
+        if self.refuses_tokens:
+            return JSONResponse({"reason": "bad_signature"}, 401)
         self._check(request)
         self.request_count += 1
         return JSONResponse(self.shown)
@@ -263,6 +266,12 @@ async def test_without_a_sign_in_the_badge_is_a_plain_link(chats: Chats, store: 
     store.signed_in, chats.unread = True, 2
     await page.evaluate("dispatchEvent(new Event('focus'))")
     await shows(page, "2")
+
+
+async def test_the_console_says_why_a_token_is_refused(chats: Chats, store: Store, context: BrowserContext) -> None:
+    chats.refuses_tokens, said = True, list[str]()
+    await visit(context, store, said)
+    await eventually(lambda: any("refused the token: bad_signature" in line for line in said))
 
 
 async def test_on_the_chats_own_origin_the_session_is_used_and_renewed(

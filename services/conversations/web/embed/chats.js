@@ -33,7 +33,10 @@ export class Chats {
       response = await this.#fetch(path, signal);
     }
     if (response.ok) return response;
-    await response.body?.cancel();
+    if (response.status === 401 && this.tokens !== null) {
+      const { reason, detail } = await response.json().catch(() => ({}));
+      console.warn(`${this.base} refused the token: ${reason ?? detail}. See docs/embedding.md#tokens.`);
+    } else await response.body?.cancel();
     throw response.status === 401 ? new SignedOut() : new Error(`${path} returned ${response.status}`);
   }
 

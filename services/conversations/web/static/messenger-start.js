@@ -13,8 +13,8 @@ listen(async (data) => {
   if (data.chats !== "token" || hasBegun) return;
   const response = await fetch("/messenger/session", { method: "POST", body: new URLSearchParams({ token: data.token }) }).catch(() => null);
   if (response?.ok) return open(data, response.status === 201);
-  const { reason } = (await response?.json().catch(() => null)) ?? {};
-  tell(reason === "expired" && !data.isFresh ? "expired" : "refused", reason);
+  const { reason, detail = "no answer" } = (await response?.json().catch(() => null)) ?? {};
+  tell(reason === "expired" && !data.isFresh ? "expired" : "refused", reason ?? detail);
 });
 
 function open(data, isNewSession) {
