@@ -44,6 +44,19 @@ async def test_messages_written_offline_are_sent_once_when_the_network_is_back(p
     await expect(dora.page.locator(".pending")).to_have_count(0)
 
 
+async def test_a_double_click_sends_once_and_reloads_nothing(people: People, site: Site) -> None:
+    dora, conversation = await at_thread(people, site)
+    reloads = list[str]()
+    dora.page.on("request", lambda request: reloads.append(request.url) if request.is_navigation_request() else None)
+    await expect(dora.page.locator("#reply[data-kept]")).to_be_visible()
+    await composer(dora.page).fill("Twice")
+    await dora.page.get_by_role("button", name="Send", exact=True).dblclick()
+    await expect_thread(dora.page, "Hello?", "Twice")
+    await expect(dora.page.locator(".pending")).to_have_count(0)
+    assert await has(site, conversation, "Hello?", "Twice")
+    assert reloads == []
+
+
 async def test_an_unsent_message_survives_a_reload_and_is_sent_by_its_button(people: People, site: Site) -> None:
     dora, conversation = await at_thread(people, site, live=False)
     await dora.page.route(POSTS, abort)

@@ -10,6 +10,7 @@ import { refreshThread, showEnd } from "./thread.js";
 import { showToast, statusName } from "./toast.js";
 
 const RETRY_DELAY = 10_000; // ms
+const DOUBLE_CLICK = 1_000; // ms between the clicks at most
 const outboxes = new Map(); // by conversation
 
 addEventListener("online", flush);
@@ -40,6 +41,7 @@ class Outbox {
     this.form = null;
     this.isFlushing = false;
     this.timer = null;
+    this.submittedAt = -Infinity;
   }
 
   attach(form, closed) {
@@ -66,8 +68,12 @@ class Outbox {
     const text = this.field.value.trimEnd().replace(/^\s*\n/, ""); // as the server trims it
     const statuses = typed.getAll("status").filter(Boolean);
     const files = uploadsOf(this.form)?.files ?? [];
-    if (!text && !files.length) return; // a status alone is submitted as a form
+    if (!text && !files.length) {
+      if (event.timeStamp < this.submittedAt + DOUBLE_CLICK) event.preventDefault(); // the first click has sent the text
+      return; // a status alone is submitted as a form
+    }
     event.preventDefault();
+    this.submittedAt = event.timeStamp;
     const fields = {
       ...(text && { [this.fieldName]: text }),
       ...(files.length && { attachments: files.map(({ id }) => id) }),
