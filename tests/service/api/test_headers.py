@@ -101,6 +101,8 @@ async def test_pages_and_static_files_keep_their_own_headers(api: httpx2.AsyncCl
     for answer in (page, script):
         assert EVERYWHERE.items() <= dict(answer.headers).items()
         assert len(answer.headers.get_list("content-security-policy")) == 1
+    assert "camera=()" in page.headers["permissions-policy"]
+    assert "permissions-policy" not in script.headers  # scripts have no use for it, and a page has many
 
 
 async def test_hsts_is_sent_exactly_when_the_public_url_is_https() -> None:
