@@ -136,7 +136,7 @@ class Intake:
         """Save emails in one statement; return None for each that was not saved."""
         try:
             async with self._acquire() as connection:
-                rows = await connection.fetch(_INSERT, *zip(*emails, strict=True), *_CAPS)
+                rows = await connection.fetch(TAKE_IN_SQL, *zip(*emails, strict=True), *_CAPS)
         except _CAUSED_BY_ONE:
             rows = []
         saved = {row["conversation_id"]: row for row in rows}
@@ -154,11 +154,11 @@ async def _resolve(
 async def _save_alone(connection: Driver, email: _NewEmail) -> Mapping[str, Any] | None:
     """Save an email; return None if it is there already, or if what it is for was deleted."""
     if email.original is None or email.size <= LARGE:
-        row: Mapping[str, Any] | None = await connection.fetchrow(_INSERT, *([value] for value in email), *_CAPS)
+        row: Mapping[str, Any] | None = await connection.fetchrow(TAKE_IN_SQL, *([value] for value in email), *_CAPS)
         return row
     whole, half = memoryview(email.original), email.size // 2
     async with connection.transaction():
-        row = await connection.fetchrow(_INSERT, *([value] for value in email._replace(original=b"")), *_CAPS)
+        row = await connection.fetchrow(TAKE_IN_SQL, *([value] for value in email._replace(original=b"")), *_CAPS)
         if row is not None:
             await connection.execute(_APPEND, row["id"], whole[:half])
             await connection.execute(_APPEND, row["id"], whole[half:])
@@ -187,8 +187,10 @@ _WAITS_OR_POSTED: Final = f"state in ('{InboundState.RECEIVED}', '{InboundState.
 # Of emails of different conversations. UUIDv7 ids are in the order of time. A subquery makes the bound once, so that
 # PostgreSQL can use the indexes. The deletion of a conversation locks its mark: it erases the row, or is seen here. The
 # customer may have been merged while the email was transferred.
+# `is true` keeps the hour and the state from the indexes: PostgreSQL keeps the plan of an empty table until it has new
+# statistics, and each email would read those of all conversations in the last hour instead of its own one's.
 # What is held is counted only for an email that would be held.
-_INSERT: Final = f"""
+TAKE_IN_SQL: Final = f"""
 with email as (
     select each.*, coalesce((select merged_into from people where id = author_id), author_id) as user_id
     from unnest({_ARRAYS}) as each ({", ".join(_NewEmail._fields)})
@@ -199,13 +201,13 @@ with email as (
     select email.*, state = '{InboundState.RECEIVED}' and (
         (
             select count(*) from inbound_emails as earlier
-            where conversation_id = email.conversation_id and id > (select uuidv7(interval '-1 hour'))
-                and {_WAITS_OR_POSTED}
+            where conversation_id = email.conversation_id
+                and (id > (select uuidv7(interval '-1 hour')) and {_WAITS_OR_POSTED}) is true
         ) >= $13::int
         or kind = '{InboundKind.CONVERSATION}' and (
             select count(*) from inbound_emails as earlier
-            where user_id = email.user_id and id > (select uuidv7(interval '-1 hour')) and kind = email.kind
-                and {_WAITS_OR_POSTED}
+            where user_id = email.user_id
+                and (id > (select uuidv7(interval '-1 hour')) and kind = email.kind and {_WAITS_OR_POSTED}) is true
         ) >= $13
     ) as too_many
     from email
@@ -233,8 +235,8 @@ with email as (
     ) as too_many_held, state = '{InboundState.IGNORED}' and (
         select count(*) from (
             select from inbound_emails as earlier
-            where conversation_id = judged.conversation_id and id > (select uuidv7(interval '-1 hour'))
-                and state = '{InboundState.IGNORED}'
+            where conversation_id = judged.conversation_id
+                and (id > (select uuidv7(interval '-1 hour')) and state = '{InboundState.IGNORED}') is true
             limit {IGNORED_KEPT_PER_HOUR}
         ) as earlier
     ) = {IGNORED_KEPT_PER_HOUR} as too_many_ignored

@@ -19,7 +19,7 @@ from services.notifications.inbound.binding import Bound, find_bound
 from services.notifications.inbound.intake import Intake, TakenIn
 from services.notifications.inbound.reception import UNKNOWN, InboundAddresses, Reception
 from services.notifications.mail.reply_addresses import make_reply_address, read_reply_token
-from shared.database import SessionFactory, connection_provider, transaction
+from shared.database import SessionFactory, connection_provider, transaction, transaction_driver
 from tests.service.conftest import INBOUND_SECRET
 from tests.service.helpers.recorded_statements import statements
 from tests.service.inbound.rig import DOMAIN, SENDER, TRUSTED, Rig
@@ -240,3 +240,15 @@ async def test_an_author_who_is_deleted_during_the_call_is_no_wrong_secret(
     for status in (503, 403):
         answer = await rig.client.post("/internal/inbound/batch", json={"emails": [item]})
         assert [outcome["status"] for outcome in answer.json()["outcomes"]] == [status]
+
+
+async def test_an_email_is_counted_by_the_index_of_its_conversation(notifications: SessionFactory) -> None:
+    async with transaction(notifications) as session:
+        connection = await transaction_driver(session)
+        await connection.execute("set local plan_cache_mode = force_generic_plan")
+        await connection.execute(f"prepare intake as {intake.TAKE_IN_SQL}")
+        nothing = ", ".join(["null"] * 17)
+        plan = "\n".join([row[0] for row in await connection.fetch(f"explain execute intake({nothing})")])
+        await connection.execute("deallocate intake")
+    assert "inbound_emails_conversation_id_same_as_key on inbound_emails" in plan
+    assert not [name for name in ("inbound_emails_state_idx", "inbound_emails_pkey") if f"using {name}" in plan]
