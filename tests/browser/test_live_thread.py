@@ -5,6 +5,7 @@ from collections.abc import Sequence
 
 from playwright.async_api import Page, Request, Route, expect
 
+from tests.browser.helpers.late_answer import LateAnswer
 from tests.browser.helpers.people import People, Person
 from tests.browser.helpers.site import Site
 from tests.browser.helpers.thread_page import composer, expect_thread, send
@@ -129,21 +130,14 @@ async def test_a_thread_is_marked_as_read_although_the_first_attempt_fails(peopl
 
 async def test_a_page_fetched_before_does_not_replace_a_newer_unread_count(people: People, site: Site) -> None:
     dora, conversation = await at_thread(people, site)
-    fetched, changed = asyncio.Event(), asyncio.Event()
-
-    async def delay(route: Route) -> None:
-        response = await route.fetch()
-        fetched.set()
-        await changed.wait()
-        await route.fulfill(response=response)
-
-    await dora.page.route("**/*peek=true", delay, times=1)
+    late = LateAnswer()
+    await dora.page.route("**/*peek=true", late.handle, times=1)
     await site.answer(conversation, "One")
-    await fetched.wait()
+    await late.fetched.wait()
     await expect(dora.page.locator("#unread")).to_contain_text("1")
     await site.read(conversation, dora.id, up_to=2)
     await expect(dora.page.locator("#unread")).to_be_hidden()
-    changed.set()
+    late.released.set()
     await expect_thread(dora.page, "Hello?", "One")
     await expect(dora.page.locator("#unread")).to_be_hidden()
 
@@ -210,25 +204,18 @@ async def test_a_tab_whose_hello_nobody_answered_misses_nothing(people: People, 
     dora = await people.sign_in("dora")
     conversation = await site.open_conversation(dora.id, "Live")
     keeper, ahead, behind = dora.page, await dora.context.new_page(), await dora.context.new_page()
-    fetched, changed = asyncio.Event(), asyncio.Event()
-
-    async def delay(route: Route) -> None:
-        response = await route.fetch()
-        fetched.set()
-        await changed.wait()
-        await route.fulfill(response=response)
-
+    late = LateAnswer()
     await keeper.goto(f"{site.origin}/chats-static/icon.svg")
     lock = f"navigator.locks.request('chats:{dora.id}', () => new Promise((resolve) => (release = resolve)))"
     await keeper.evaluate(f"() => {{ {lock}; }}")  # no tab leads
     path = f"{site.origin}{dora.home}{conversation}/"
-    await behind.route(path, delay)
+    await behind.route(path, late.handle)
     opening = asyncio.create_task(behind.goto(path))
-    await fetched.wait()
+    await late.fetched.wait()
     await site.answer(conversation, "One")
     await eventually(lambda: site.has_notifications(dora.id, 1), deadline=60)  # so it is in the log
     await ahead.goto(path)
-    changed.set()
+    late.released.set()
     await opening
     await keeper.evaluate("release()")
     for page in (ahead, behind):

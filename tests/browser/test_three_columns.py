@@ -7,6 +7,7 @@ from typing import Any
 
 from playwright.async_api import Error, Page, Route, expect
 
+from tests.browser.helpers.late_answer import LateAnswer
 from tests.browser.helpers.people import People, Person
 from tests.browser.helpers.site import Site
 from tests.browser.helpers.thread_page import expect_thread
@@ -73,19 +74,13 @@ async def test_conversations_open_beside_the_inbox_which_stays_where_it_is(peopl
 
 async def test_the_inbox_that_arrives_after_a_change_shows_it(people: People, site: Site) -> None:
     sam, dora, [conversation] = await at_inbox(people, site, 1, **WIDE)
-    page, changed = sam.page, asyncio.Event()
-
-    async def delay(route: Route) -> None:
-        response = await route.fetch()
-        await changed.wait()
-        await route.fulfill(response=response)
-
-    await page.route(re.compile(r"/conversation/\?.*peek=true"), delay, times=1)
+    page, late = sam.page, LateAnswer()
+    await page.route(re.compile(r"/conversation/\?.*peek=true"), late.handle, times=1)
     await sam.go(f"{sam.home}{conversation}/?user_id={dora}")
     await page.keyboard.press("e")
     await expect(page.locator("#status")).to_contain_text("Resolved")
     await expect(page.locator(".row")).to_have_count(0)
-    changed.set()
+    late.released.set()
     await expect(page.locator(f"#c-{conversation}")).to_contain_text("Resolved")
 
 

@@ -1,9 +1,8 @@
 """Two admins in one conversation see each other, and cannot reply to a state that they have not seen."""
 
-import asyncio
-
 from playwright.async_api import Route, expect
 
+from tests.browser.helpers.late_answer import LateAnswer
 from tests.browser.helpers.people import People
 from tests.browser.helpers.site import Site
 from tests.browser.helpers.thread_page import expect_thread, send
@@ -14,23 +13,16 @@ async def test_other_viewers_are_shown_until_they_leave(people: People, site: Si
     sam = await people.sign_in("sam", role="admin", shown="Sam Okafor")
     kim = await people.sign_in("kim", role="admin", shown="Kim Novak")
     conversation = await site.open_conversation(dora, "Both at once")
-    reported, changed = asyncio.Event(), asyncio.Event()
-
-    async def answer_late(route: Route) -> None:
-        response = await route.fetch()
-        reported.set()
-        await changed.wait()
-        await route.fulfill(response=response)
-
-    await sam.page.route("**/viewing", answer_late, times=1)
+    late = LateAnswer()
+    await sam.page.route("**/viewing", late.handle, times=1)
     await sam.open(conversation)
-    await reported.wait()
+    await late.fetched.wait()
     await kim.open(conversation)
     await expect(kim.page.locator("#viewing")).to_have_text("Sam Okafor is looking")
     await expect(sam.page.locator("#viewing")).to_have_text("Kim Novak is looking")
-    async with sam.page.expect_response("**/viewing") as late:
-        changed.set()
-    await (await late.value).finished()
+    async with sam.page.expect_response("**/viewing") as answer:
+        late.released.set()
+    await (await answer.value).finished()
     await sam.page.evaluate("new Promise((resolve) => setTimeout(resolve, 50))")
     await expect(sam.page.locator("#viewing")).to_have_text(
         "Kim Novak is looking", timeout=5_000
