@@ -12,8 +12,8 @@ from typing import Annotated, Any, TypeVar
 import typer
 from dotenv import dotenv_values
 
+from deploy.commands.groups import conversations, emails, events, files, inbound, people, webhooks
 from deploy.doctor.findings import Area
-from deploy.groups import conversations, emails, events, files, inbound, people, webhooks
 from deploy.setting_files import read_setting_files
 from shared.principal import Permission
 from shared.settings import Settings, SettingsError
@@ -285,7 +285,7 @@ def token(
 @app.command()
 def demo() -> None:
     """Add demo users, orders and conversations, unless conversations exist already."""
-    from deploy.operations import run_once
+    from deploy.commands.operations import run_once
     from services.conversations.demo.load import add_demo
     from services.conversations.settings import StoreSettings
     from shared.settings import read_settings
@@ -304,7 +304,7 @@ def import_file(
     The format is that of POST /api/v1/store/import. Running it again is safe: nothing is imported twice. Exits with
     code 1 if a line was rejected.
     """
-    from deploy.importing import import_users_and_orders
+    from deploy.commands.importing import import_users_and_orders
 
     raise typer.Exit(0 if import_users_and_orders(file) else 1)
 
@@ -312,7 +312,7 @@ def import_file(
 @app.command()
 def status() -> None:
     """Show the state of the event log, the broker and email. Exits with code 1 if something is late or stopped."""
-    from deploy.status import print_status
+    from deploy.commands.status import print_status
 
     raise typer.Exit(0 if print_status() else 1)
 
@@ -353,7 +353,7 @@ def restored(service: Annotated[str, typer.Argument(help="conversations or notif
 
     Restores to another server, database or timeline are detected automatically. Restores of a storage snapshot are not.
     """
-    from deploy.operations import declare_restored
+    from deploy.commands.operations import declare_restored
 
     typer.echo(declare_restored(service))
 

@@ -21,7 +21,7 @@ from pydantic import SecretStr
 from sqlalchemy import text
 from sqlalchemy.ext.asyncio import AsyncEngine
 
-from deploy.api_reference import EXAMPLES
+from deploy.api_reference.examples import EXAMPLES
 from services.conversations.app import create_app as create_conversations_app
 from services.conversations.attachments.picture_process import PictureProcess
 from services.conversations.attachments.thumbnails import make_next_thumbnail

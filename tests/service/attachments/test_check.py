@@ -11,7 +11,7 @@ from uuid import UUID, uuid4
 import pytest
 from sqlalchemy import text
 
-from deploy import files as command
+from deploy.commands import files as command
 from services.conversations.attachments.check import clean_up, compare
 from services.conversations.attachments.deletion import delete_files
 from services.conversations.attachments.file_store import FileStore, FileStoreError, chunked, object_name

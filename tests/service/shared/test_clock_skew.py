@@ -7,8 +7,8 @@ import asyncpg
 import pytest
 from structlog.testing import capture_logs
 
+from deploy.commands.status import print_status
 from deploy.local.postgres import Server
-from deploy.status import print_status
 from shared import readiness
 from shared.clock_skew import ClockSkewMonitor
 from shared.database import create_engine

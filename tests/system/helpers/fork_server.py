@@ -17,10 +17,10 @@ from tests.helpers.certificates import share_certificates
 READY = "ready"
 MODULES = (
     "deploy.cli",
-    "deploy.emails",
-    "deploy.importing",
-    "deploy.operations",
-    "deploy.status",
+    "deploy.commands.emails",
+    "deploy.commands.importing",
+    "deploy.commands.operations",
+    "deploy.commands.status",
     "services.conversations.app",
     "services.conversations.demo.load",
     "services.conversations.jobs",

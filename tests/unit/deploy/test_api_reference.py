@@ -3,8 +3,8 @@
 import re
 from pathlib import Path
 
-from deploy.api_pages import slug
-from deploy.api_reference import FOLDER
+from deploy.api_reference.examples import FOLDER
+from deploy.api_reference.pages import slug
 
 _CODE = re.compile(r"```.*?```", re.DOTALL)
 _LINK = re.compile(r"\]\(([^)#:]*)(?:#([^)]*))?\)")

@@ -8,7 +8,7 @@ from pathlib import Path
 import promql_parser
 import pytest
 
-from deploy import status
+from deploy.commands import status
 from services.conversations.emails import progress
 from services.conversations.event_log import reader, retention, sequencer
 from services.conversations.reports import facts

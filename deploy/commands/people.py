@@ -9,7 +9,7 @@ from typing import BinaryIO
 
 import typer
 
-from deploy.operations import run_on, run_once
+from deploy.commands.operations import run_on, run_once
 from services.conversations.attachments.file_store import FileStoreError, open_files
 from services.conversations.audit.recording import Act, record
 from services.conversations.identity.merging import merge_users

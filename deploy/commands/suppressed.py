@@ -3,7 +3,7 @@
 import typer
 from sqlalchemy.ext.asyncio import AsyncSession
 
-from deploy.operations import on_notifications, parse_id, print_table
+from deploy.commands.operations import on_notifications, parse_id, print_table
 from services.notifications.delivery.suppression import (
     list_suppressed,
     remove_suppressed_address,

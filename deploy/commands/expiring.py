@@ -4,7 +4,7 @@ from datetime import timedelta
 
 import typer
 
-from deploy.operations import on_conversations
+from deploy.commands.operations import on_conversations
 from services.conversations import jobs
 from services.conversations.messaging.expiry import preview_expiry
 from services.conversations.settings import MIN_CLOSED_RETENTION, StoreSettings

@@ -2,7 +2,7 @@
 
 import typer
 
-from deploy.operations import run_once
+from deploy.commands.operations import run_once
 from services.conversations.attachments.check import Comparison, clean_up, compare
 from services.conversations.attachments.file_store import FileStoreError, open_files
 from services.conversations.settings import FileSettings

@@ -7,17 +7,14 @@ answer, and fails if the file differs. `make api-reference` does both.
 import json
 import re
 import sys
-from pathlib import Path
 from typing import Any, Final
 
-from deploy.api_pages import Page, errors_page, pages_of
+from deploy.api_reference.examples import EXAMPLES, FOLDER
+from deploy.api_reference.pages import Page, errors_page, pages_of
 from services.conversations.app import create_app as create_conversations_app
 from services.conversations.settings import ApiSettings as ConversationsSettings
 from services.notifications.app import create_app as create_notifications_app
 from services.notifications.settings import ApiSettings as NotificationsSettings
-
-FOLDER: Final = Path(__file__).parents[1] / "docs" / "api"
-EXAMPLES: Final = FOLDER / "examples.json"
 
 _CONTENTS: Final = re.compile(r"(<!-- generated: contents -->\n).*?(<!-- end -->)", re.DOTALL)
 _SETTINGS: Final[dict[str, Any]] = {"auth_secret": ["a secret of thirty-two bytes, unused"], "docs": True}

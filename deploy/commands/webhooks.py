@@ -6,7 +6,7 @@ from uuid import UUID
 import typer
 from sqlalchemy.ext.asyncio import AsyncSession
 
-from deploy.operations import on_conversations
+from deploy.commands.operations import on_conversations
 from services.conversations.models import Webhook
 from services.conversations.rules import DeliveryState
 from services.conversations.webhooks.deliveries import DeliveryRow, list_deliveries, replay_delivery

@@ -28,7 +28,7 @@ def list_expiring_conversations(
     limit: Annotated[int, typer.Option(min=1, max=1000, help="Maximum number of conversations to list.")] = 10,
 ) -> None:
     """Count and list the closed conversations that are due to be deleted, the oldest first. Deletes nothing."""
-    from deploy.expiring import print_expiring
+    from deploy.commands.expiring import print_expiring
 
     print_expiring(days, limit)
 
@@ -41,7 +41,7 @@ def _conversations() -> None:
 @webhooks.command("list")
 def list_all_webhooks() -> None:
     """List the store's webhooks: their URLs and types, and whether they fail or are disabled."""
-    from deploy.webhooks import print_webhooks
+    from deploy.commands.webhooks import print_webhooks
 
     print_webhooks()
 
@@ -53,8 +53,8 @@ def list_webhook_deliveries(
     limit: Annotated[int, typer.Option(min=1, max=100, help="Maximum number of deliveries.")] = 25,
 ) -> None:
     """List a webhook's deliveries, newest first, and what the last attempt led to."""
-    from deploy.operations import parse_id
-    from deploy.webhooks import print_deliveries
+    from deploy.commands.operations import parse_id
+    from deploy.commands.webhooks import print_deliveries
 
     print_deliveries(parse_id(webhook_id), state, limit)
 
@@ -64,8 +64,8 @@ def replay_webhook_delivery(
     webhook_id: _Webhook, delivery_id: Annotated[int, typer.Argument(min=1, help="Id of the delivery.")]
 ) -> None:
     """Send an event again. A pending delivery is attempted now, unless another one has to be first."""
-    from deploy.operations import parse_id
-    from deploy.webhooks import replay
+    from deploy.commands.operations import parse_id
+    from deploy.commands.webhooks import replay
 
     replay(parse_id(webhook_id), delivery_id)
 
@@ -76,7 +76,7 @@ def merge_people(
     into: Annotated[str, typer.Argument(help="Id of the customer whom they become.")],
 ) -> None:
     """Merge a customer into another one, such as a guest into the account that they made. It cannot be undone."""
-    from deploy.people import merge
+    from deploy.commands.people import merge
 
     merge(old, into)
 
@@ -90,7 +90,7 @@ def check_files(
 
     Leaves out what is younger than a day. Exits with code 1 if something does not match.
     """
-    from deploy.files import print_comparison
+    from deploy.commands.files import print_comparison
 
     raise typer.Exit(0 if print_comparison(delete=delete) else 1)
 
@@ -115,7 +115,7 @@ def export_person_data(
 
     Reads both services. If one of them, or the file store, is away, nothing is written.
     """
-    from deploy.people import export_person
+    from deploy.commands.people import export_person
 
     export_person(user_id, output, internal=internal)
 
@@ -129,7 +129,7 @@ def erase_person_data(
     yes: Annotated[bool, typer.Option("--yes", help="Do not ask.")] = False,
 ) -> None:
     """Show what there is of a person, ask, and erase it, like DELETE /api/v1/store/users/{id}."""
-    from deploy.people import erase_person
+    from deploy.commands.people import erase_person
 
     erase_person(user_id, content=content, dry_run=dry_run, confirmed=yes)
 
@@ -143,8 +143,8 @@ def list_inbound_emails(
     addresses: Annotated[bool, typer.Option("--addresses", help="Show addresses in full.")] = False,
 ) -> None:
     """List emails that came in, newest first."""
-    from deploy.inbound import print_inbound
-    from deploy.operations import parse_id
+    from deploy.commands.inbound import print_inbound
+    from deploy.commands.operations import parse_id
 
     print_inbound(state, parse_id(conversation) if conversation else None, limit, addresses=addresses)
 
@@ -156,8 +156,8 @@ def show_inbound_email(
     source: Annotated[bool, typer.Option("--source", help="Show the original as it came.")] = False,
 ) -> None:
     """Show an email that came in: who it says it is from, its files and its whole text."""
-    from deploy.inbound import print_one
-    from deploy.operations import parse_id
+    from deploy.commands.inbound import print_one
+    from deploy.commands.operations import parse_id
 
     print_one(parse_id(inbound_id), source=source)
 
@@ -171,7 +171,7 @@ def post_inbound_email(
     ] = None,
 ) -> None:
     """Post a held or ignored email as a message of the customer that our email went to, or of another user."""
-    from deploy.operations import on_notifications, parse_id
+    from deploy.commands.operations import on_notifications, parse_id
     from services.notifications.inbound.operations import post_inbound
 
     parsed_id = parse_id(inbound_id)
@@ -182,7 +182,7 @@ def post_inbound_email(
 @inbound.command("discard")
 def discard_inbound_email(inbound_id: Annotated[str, typer.Argument(help="Id of the held or ignored email.")]) -> None:
     """Discard a held or ignored email for good. It never becomes a message."""
-    from deploy.operations import on_notifications, parse_id
+    from deploy.commands.operations import on_notifications, parse_id
     from services.notifications.inbound.operations import discard_inbound
 
     parsed_id = parse_id(inbound_id)
@@ -199,8 +199,8 @@ def list_emails(
     addresses: Annotated[bool, typer.Option("--addresses", help="Show addresses in full.")] = False,
 ) -> None:
     """List emails, newest first, with their conversation, recipient and last reply."""
-    from deploy.emails import print_emails
-    from deploy.operations import parse_id
+    from deploy.commands.emails import print_emails
+    from deploy.commands.operations import parse_id
 
     print_emails(state, parse_id(conversation) if conversation else None, limit, addresses=addresses)
 
@@ -219,8 +219,8 @@ def retry_email(
     ] = None,
 ) -> None:
     """Queue one or many failed or bounced emails for another attempt."""
-    from deploy.emails import retry_many
-    from deploy.operations import on_notifications, parse_id
+    from deploy.commands.emails import retry_many
+    from deploy.commands.operations import on_notifications, parse_id
     from services.notifications.delivery.operations import retry_email as retry
 
     if (email_id is None) == (state is None) or (email_id is not None and (since or reply)):
@@ -239,7 +239,7 @@ def list_suppressed_addresses(
     limit: Annotated[int, typer.Option(min=1, max=100, help="Maximum number of addresses.")] = 25,
 ) -> None:
     """List suppressed addresses, newest first: whose they are, and why. Only a hash of each is kept."""
-    from deploy.suppressed import print_suppressed
+    from deploy.commands.suppressed import print_suppressed
 
     print_suppressed(user, limit)
 
@@ -249,7 +249,7 @@ def remove_suppressed_address(
     which: Annotated[str, typer.Argument(metavar="ID|ADDRESS", help="The id in the list, or the address.")],
 ) -> None:
     """Send emails to an address again. Emails that were suppressed meanwhile are not sent."""
-    from deploy.suppressed import remove
+    from deploy.commands.suppressed import remove
 
     remove(which)
 
@@ -257,7 +257,7 @@ def remove_suppressed_address(
 @emails.command("pause")
 def pause_emails() -> None:
     """Pause sending. Emails that are being sent are completed."""
-    from deploy.operations import on_notifications
+    from deploy.commands.operations import on_notifications
     from services.notifications.delivery.operations import pause_sending
 
     on_notifications(pause_sending)
@@ -267,7 +267,7 @@ def pause_emails() -> None:
 @emails.command("resume")
 def resume_emails() -> None:
     """Resume sending."""
-    from deploy.operations import on_notifications
+    from deploy.commands.operations import on_notifications
     from services.notifications.delivery.operations import resume_sending
 
     on_notifications(resume_sending)
@@ -277,7 +277,7 @@ def resume_emails() -> None:
 @events.command("tail")
 def tail_events(limit: Annotated[int, typer.Option(min=1, max=1000, help="Number of events.")] = 20) -> None:
     """List the newest events of the log with position, time, type and ids."""
-    from deploy.operations import print_events
+    from deploy.commands.operations import print_events
 
     print_events(limit)
 
@@ -285,7 +285,7 @@ def tail_events(limit: Annotated[int, typer.Option(min=1, max=1000, help="Number
 @events.command("parked")
 def parked_events() -> None:
     """List the parked events (dead letters): events that the notifications service could not handle."""
-    from deploy.operations import print_parked
+    from deploy.commands.operations import print_parked
 
     print_parked()
 
@@ -293,7 +293,7 @@ def parked_events() -> None:
 @events.command("retry")
 def retry_event(event_id: Annotated[str, typer.Argument(help="Id of the parked event.")]) -> None:
     """Retry a parked event now."""
-    from deploy.operations import parse_id, retry_parked
+    from deploy.commands.operations import parse_id, retry_parked
 
     retry_parked(parse_id(event_id))
     typer.echo("Handled.")
@@ -302,7 +302,7 @@ def retry_event(event_id: Annotated[str, typer.Argument(help="Id of the parked e
 @events.command("discard")
 def discard_event(event_id: Annotated[str, typer.Argument(help="Id of the parked event.")]) -> None:
     """Discard a parked event for good. It will never take effect."""
-    from deploy.operations import on_notifications, parse_id
+    from deploy.commands.operations import on_notifications, parse_id
     from services.notifications.event_consumer.parked import discard_parked
 
     parsed_id = parse_id(event_id)

@@ -11,7 +11,7 @@ from typing import Any, BinaryIO
 
 import typer
 
-from deploy.operations import run_on
+from deploy.commands.operations import run_on
 from services.conversations.catalog.ndjson_import import import_lines
 from services.conversations.settings import StoreSettings
 from shared.database import SessionFactory

@@ -5,7 +5,7 @@ from uuid import UUID
 import typer
 from sqlalchemy.ext.asyncio import AsyncSession
 
-from deploy.operations import on_notifications, print_table
+from deploy.commands.operations import on_notifications, print_table
 from services.notifications.inbound.operations import list_inbound, read_original
 from services.notifications.inbound.parsing.mime import parse_email
 from services.notifications.inbound.quotes.introductions import Known

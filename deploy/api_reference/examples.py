@@ -4,8 +4,11 @@ import json
 import re
 from collections.abc import Mapping
 from http import HTTPStatus
+from pathlib import Path
 from typing import Any, Final
 
+FOLDER: Final = Path(__file__).parents[2] / "docs" / "api"
+EXAMPLES: Final = FOLDER / "examples.json"
 ORIGIN: Final = "https://chats.example"
 
 _SHORT: Final = re.compile(r"([{\[])\s+([^{}\[\]]{0,90}?)\s+([}\]])")

@@ -6,7 +6,7 @@ from typing import NamedTuple, TypeVar
 import typer
 from sqlalchemy.ext.asyncio import AsyncSession
 
-from deploy.operations import on_conversations, on_notifications
+from deploy.commands.operations import on_conversations, on_notifications
 from services.conversations.emails import progress
 from services.conversations.event_log import reader, retention, sequencer
 from services.conversations.messaging import erasure_batches, expiry

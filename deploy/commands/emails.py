@@ -10,7 +10,7 @@ from sqlalchemy import select
 from sqlalchemy.exc import DBAPIError
 from sqlalchemy.ext.asyncio import AsyncSession
 
-from deploy.operations import on_notifications, print_table, run_on
+from deploy.commands.operations import on_notifications, print_table, run_on
 from services.notifications.api.queries import list_emails
 from services.notifications.delivery.operations import RETRIABLE, retry_failed_emails_in_batches
 from services.notifications.mail.addresses import masked

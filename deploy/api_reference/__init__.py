@@ -1,0 +1,1 @@
+"""The API reference in `docs/api/`, written from the OpenAPI documents and recorded examples."""
