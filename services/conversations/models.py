@@ -61,6 +61,10 @@ USER_SEARCH_FORM = "search_form(name, email, id)"
 CUSTOM_SEARCH_FORM = "custom_search_form(custom)"  # of the values of the store's own fields, without true and false
 ORDER_SEARCH_FORM = "left(ltrim(search_form(number), '# '), 255)"
 
+# The rows of orders that keep a former state, and the id of the order that each was: see `rules.py:former_order_id`.
+FORMER_ORDERS = "strpos(id, ' ') > 0"
+FORMER_ORDER_OF = "split_part(id, ' ', 1)"
+
 
 class User(Base):
     """A customer or an admin. `version` grows with every change; `synced_at` is null until the store syncs the user.
@@ -151,6 +155,7 @@ class Order(Base):
     __table_args__ = (
         Index(None, "user_id", text("placed_at desc"), text("id desc")),
         Index("orders_search_form_idx", text(ORDER_SEARCH_FORM)),
+        Index("orders_former_idx", text(FORMER_ORDER_OF), postgresql_where=text(FORMER_ORDERS)),
     )
 
 

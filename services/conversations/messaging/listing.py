@@ -16,7 +16,7 @@ from datetime import datetime
 from typing import Any
 from uuid import UUID
 
-from services.conversations.models import ORDER_SEARCH_FORM
+from services.conversations.models import FORMER_ORDER_OF, FORMER_ORDERS, ORDER_SEARCH_FORM
 from services.conversations.records import (
     CONVERSATION_COLUMNS,
     DESK_COLUMNS,
@@ -24,7 +24,7 @@ from services.conversations.records import (
     ConversationDetail,
     ConversationRow,
 )
-from services.conversations.rules import WAITING, Side, Status, former_order_id
+from services.conversations.rules import WAITING, Side, Status
 from shared.paging import DEFAULT_LIMIT, MAX_LIMIT, decode_cursor, encode_cursor, moment
 from shared.readers import Reader, fetch_with_custom_plan
 
@@ -211,10 +211,9 @@ class PageSql:
         if filters.user_id is not None:
             yield f"c.user_id = {self.bind(filters.user_id)}"
         if filters.order_id is not None:
-            ids = [filters.order_id]
-            if filters.user_id is not None:
-                ids.append(former_order_id(filters.order_id, filters.user_id))
-            yield f"c.order_id = any({self.bind(ids)}::text[])"
+            wanted = self.bind(filters.order_id)
+            former = f"select id from orders where {FORMER_ORDERS} and {FORMER_ORDER_OF} = {wanted}"  # noqa: S608 - built from constants
+            yield f"c.order_id = any(array(select {wanted}::text union all {former}))"
         if filters.order_number is not None:
             wanted = ORDER_SEARCH_FORM.replace("number", self.bind(filters.order_number))
             yield f"c.order_id in (select id from orders where {ORDER_SEARCH_FORM} = {wanted})"  # noqa: S608 - built from constants

@@ -66,15 +66,16 @@ def find_match(
     notes: Notes,
     side: Side,
     custom: Mapping[str, CustomValue] | None = None,
+    merged_ids: Sequence[str] = (),
 ) -> Match | None:
     """Return the place that has most of the terms: of several, a message, and the newest one. None if no place has any.
 
     `messages` are those that may have some, newest first. Only admins find customers by who they are, and by the
-    store's own fields of them, `custom`.
+    store's own fields of them, `custom`, and by whole `merged_ids` of theirs.
     """
     wanted = query.wanted
     best, most, places = None, 0, list[Span]()
-    for candidate in _candidates(detail, messages, notes, side, custom or {}):
+    for candidate in _candidates(detail, messages, notes, side, custom or {}, merged_ids):
         found = candidate.find(wanted)
         if (count := sum(map(bool, found))) > most:
             best, most, places = candidate, count, [span for spans in found for span in spans]
@@ -91,6 +92,7 @@ def _candidates(
     notes: Notes,
     side: Side,
     custom: Mapping[str, CustomValue],
+    merged_ids: Sequence[str],
 ) -> Iterator[_Candidate]:
     for number, body in messages:
         yield _Candidate("message", body, number)
@@ -103,6 +105,7 @@ def _candidates(
         customer = [text for text in (detail.user.name, detail.user.email, detail.user.id) if text is not None]
         # As `custom_search_form` in the database has them.
         customer += [str(value) for value in custom.values() if value is not None and not isinstance(value, bool)]
+        customer += merged_ids
         yield from (_Candidate("customer", text) for text in customer)
         yield from (_PartOfName("customer", text) for text in customer)
 

@@ -95,10 +95,10 @@ async def _find(
             if len(found) == limit:
                 return found, activity_cursor(binding, ConversationDetail.of(rows[index - 1])) if index else cursor
             detail = ConversationDetail.of(row)
-            number, body, notes, custom = row[-4:]
+            number, body, notes, custom, merged_ids = row[-5:]
             newer = pending[detail.conversation.id].messages if detail.conversation.id in pending else []
             messages = newer if body is None else [*newer, (number, body)]
-            if match := find_match(query, detail, messages, _notes(notes), side, custom):
+            if match := find_match(query, detail, messages, _notes(notes), side, custom, merged_ids):
                 found.append(Found(detail, match))
         if len(rows) < rows_to_fetch(limit):
             return found, None
@@ -221,12 +221,24 @@ where c.id in (
         "c.match_body",
         "c.match_notes",
         "u.custom" if side is Side.ADMIN else "null::json",
+        people.merged_ids,
         side=side,
     )
 
 
+class _Compared(NamedTuple):
+    """A term that may find customers: its lexeme, and the SQL of the pattern and of whose merged id it is."""
+
+    marker: str
+    pattern: str
+    person: str
+
+
 class _People:
     """The SQL by which an admin's terms find customers. A customer has a lexeme for each term that finds them.
+
+    A term finds them by a part of their name, address, id or a field of the store's own, or by a whole id that was
+    merged into theirs. `merged_ids` is the SQL of such ids, of the user `u`.
 
     In documents, these lexemes never occur. An index serves terms of three characters and more; comparing a customer
     takes a tenth of a millisecond. So shorter terms, and terms that find too many customers, are compared only with the
@@ -236,11 +248,15 @@ class _People:
     def __init__(self, page: PageSql, searched: Sequence[Term]) -> None:
         self.markers = [f"={index}" for index in range(len(searched))]
         self.negated = [quoted(marker) for term, marker in zip(searched, self.markers, strict=True) if term.is_negated]
-        self._all, self._indexed = [], []  # type: list[tuple[str, str]], list[tuple[str, str]]
+        self._all, self._indexed = [], []  # type: list[_Compared], list[_Compared]
+        typed = page.bind([term.text for term in searched])
+        self.merged_ids = f"array(select id from users where merged_into = u.id and id = any({typed}::text[]))"  # noqa: S608 - a placeholder
         for term, marker in zip(searched, self.markers, strict=True):
             if len(term.text) == 1:  # every name has it
                 continue
-            compared = (marker, search_pattern_sql(page.bind(term.text)))
+            text = page.bind(term.text)
+            person = f"(select merged_into from users where id = {text})"  # noqa: S608 - a placeholder
+            compared = _Compared(marker, search_pattern_sql(text), person)
             self._all.append(compared)
             if len(term.text) >= MIN_PERSON:
                 self._indexed.append(compared)
@@ -250,14 +266,17 @@ class _People:
         if not self._indexed:
             return "select ''::text as id, ''::tsvector as tsv where false"
         named, custom = (
-            " or ".join(f"{form} like {pattern}" for _, pattern in self._indexed)
+            " or ".join(f"{form} like {compared.pattern}" for compared in self._indexed)
             for form in (USER_SEARCH_FORM, CUSTOM_SEARCH_FORM)
         )
+        persons = ", ".join(compared.person for compared in self._indexed)
         form = f"concat_ws(chr(10), {USER_SEARCH_FORM}, {CUSTOM_SEARCH_FORM})"
         return f"""
-            select id, {_lexemes("form", self._indexed)} as tsv
+            select id, {_lexemes(self._indexed)} as tsv
             from (
                 select id, {form} as form from users where id in (
+                    (select id from users where deleted_at is null and id in ({persons}))
+                    union all
                     (select id from users where deleted_at is null and ({named}) limit {PEOPLE + 1})
                     union all (
                         select id from users where custom is not null and deleted_at is null and ({custom})
@@ -273,9 +292,9 @@ class _People:
             return document
         is_needed = "true" if len(self._all) > len(self._indexed) else f"(select count(*) from people) > {PEOPLE}"  # noqa: S608 - a constant
         return f"""case when {is_needed} then {document} || coalesce((
-            select {_lexemes("form", self._all)}
+            select {_lexemes(self._all)}
             from (
-                select concat_ws(chr(10), lower(concat_ws(chr(10), name, email, id)), {CUSTOM_SEARCH_FORM}) as form
+                select id, concat_ws(chr(10), lower(concat_ws(chr(10), name, email, id)), {CUSTOM_SEARCH_FORM}) as form
                 from users
                 where id = c.user_id and deleted_at is null offset 0
             ) as customer
@@ -298,8 +317,12 @@ def _notes(aggregated: str | None) -> list[tuple[UUID, str]]:
     return [(UUID(note_id), body) for note_id, body in json.loads(aggregated)] if aggregated else []
 
 
-def _lexemes(form: str, patterns: Sequence[tuple[str, str]]) -> str:
-    cases = ", ".join(f"case when {form} like {pattern} then '{marker}' end" for marker, pattern in patterns)
+def _lexemes(patterns: Sequence[_Compared]) -> str:
+    """Return the SQL of a customer's lexemes, from their id and `form`."""
+    cases = ", ".join(
+        f"case when form like {compared.pattern} or id = {compared.person} then '{compared.marker}' end"
+        for compared in patterns
+    )
     return f"array_to_tsvector(array_remove(array[{cases}], null))"
 
 

@@ -91,6 +91,9 @@ async def test_conversations_keep_the_last_state_of_an_order_under_their_own_cus
             assert (order["id"], order["status"], order["deleted"]) == expected
         found = (await caller.get("/conversations", order_id="A-1"))["items"]
         assert {talk["id"] for talk in found} == {talk for talk, owner in conversations.items() if owner == user}
+        # Nothing else finds them, such as a part of an id of a former state.
+        found = [(await sam.get("/conversations", order_id=wanted))["items"] for wanted in ("A-1", "A-", "A_1", "ben")]
+        assert [{talk["id"] for talk in items} for items in found] == [set(conversations), set(), set(), set()]
         await shop.call("DELETE", "/orders/A-1")
     for caller in (anna, ben):
         assert (await caller.get("/orders"))["items"] == []

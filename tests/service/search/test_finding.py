@@ -107,6 +107,23 @@ async def test_admins_find_customers_by_name_address_and_id_and_customers_do_not
     assert await found(sam, "bergstrom") == []
 
 
+async def test_admins_find_the_person_by_a_whole_id_that_was_merged_into_theirs(
+    anna: Caller, ben: Caller, sam: Caller, shop: Caller, index: Index
+) -> None:
+    await shop.call("PUT", "/users/Guest_17", {"name": "A guest"})
+    await ben.open(subject="Jacket", body="It is torn.")
+    await anna.open(subject="Hoodie", body="It is torn.")
+    for old in ("Guest_17", "g7"):
+        assert (await shop.call("POST", f"/users/{old}/merge", {"into": "ben"})).status_code == 200
+    await index()
+    for q, excerpt in (("Guest_17", "Guest_17"), ("torn g7", "It is torn."), ("Guest_17 g7", "Guest_17")):
+        [item] = (await sam.get("/conversations", q=q))["items"]
+        assert (item["subject"], item["match"]["excerpt"]) == ("Jacket", excerpt), q
+    assert await found(sam, "torn -Guest_17") == ["Hoodie"]
+    assert await found(sam, "Guest_1") == []
+    assert await found(ben, "Guest_17") == []
+
+
 async def test_filters_combine_with_a_search(anna: Caller, sam: Caller, index: Index) -> None:
     first = await anna.open(subject="First hoodie", body="Hello")
     await anna.open(subject="Second hoodie", body="Hello")
