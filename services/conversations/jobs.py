@@ -27,7 +27,7 @@ from services.conversations.event_log.retention import purge_events, purge_keys
 from services.conversations.identity.sessions import purge_sessions
 from services.conversations.messaging.erasure_batches import erase_round, purge_erasures
 from services.conversations.messaging.expiry import count_due, expire_closed, is_erasing_many
-from services.conversations.messaging.merged_ids import finish_merges
+from services.conversations.messaging.merged_ids import merge_round
 from services.conversations.messaging.quiet import resolve_quiet
 from services.conversations.realtime.presence import purge_presence
 from services.conversations.reports.facts import count_round
@@ -72,6 +72,7 @@ PURGED = Counter("chats_log_purged_total", "Rows purged: events, keys, sessions,
 INDEXED = Counter("chats_search_indexed_total", "Conversations whose search documents this process has written")
 COUNTED = Counter("chats_reports_counted_total", "Conversations that this process has counted for reports")
 ERASED = Counter("chats_erased_total", "Rows of deleted conversations and users that this process has erased")
+MERGES_FAILED = Counter("chats_merges_failed_total", "Attempts to move what is left of a merged user that failed")
 RESOLVED = Counter("chats_auto_resolved_total", "Quiet conversations that this process has resolved")
 EXPIRED = Counter("chats_closed_expired_total", "Closed conversations that this process has deleted by retention")
 SCANS = Counter("chats_file_scans_total", "Files that this process has scanned, by outcome", ["outcome"])
@@ -134,7 +135,7 @@ async def _merge(sessions: SessionFactory, stop: asyncio.Event) -> None:
     """Move the conversations of merged users whose request did not complete it."""
     while not stop.is_set():
         with log_errors("moving conversations of merged users failed"):
-            await finish_merges(sessions)
+            MERGES_FAILED.inc(await merge_round(sessions))
         await pause(stop, MERGE_EVERY)
 
 
@@ -207,21 +208,24 @@ async def _follow_emails(sessions: SessionFactory, feed: httpx2.AsyncClient, sto
 async def _purge(sessions: SessionFactory, settings: JobsSettings, stop: asyncio.Event) -> None:
     """Purge rows past their retention, in small transactions so that other work does not wait for them."""
     while not stop.is_set():
-        with log_errors("purge failed"):
-            for purge in (
-                purge_events,
-                purge_keys,
-                purge_sessions,
-                purge_presence,
-                purge_erasures,
-                purge_unsent,
-                purge_deliveries,
-            ):
+        for purge in (
+            purge_events,
+            purge_keys,
+            purge_sessions,
+            purge_presence,
+            purge_erasures,
+            purge_unsent,
+            purge_deliveries,
+        ):
+            with log_errors(
+                f"purge failed ({purge.__name__})"
+            ):  # each alone: the others must not wait for one that fails
                 deleted = PURGE_BATCH
                 while deleted == PURGE_BATCH and not stop.is_set():
                     async with transaction(sessions) as session:
                         deleted = await purge(session, settings, size=PURGE_BATCH)
                     PURGED.inc(deleted)
+        with log_errors("purge failed (keep_partitions)"):
             async with transaction(sessions) as session:
                 if months := await keep_partitions(session, settings.audit_days):
                     log.info("months of the audit dropped", count=months)

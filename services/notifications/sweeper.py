@@ -178,8 +178,9 @@ async def _send_for_ever(sessions: SessionFactory, settings: EmailSettings, stop
 async def _retry_for_ever(sessions: SessionFactory, settings: EmailSettings, stop: asyncio.Event) -> None:
     """Handle parked events that an operator has asked for, and tell senders of held emails."""
     while not stop.is_set():
-        with log_errors("retrying parked events or sending notices failed"):
+        with log_errors("retrying parked events failed"):
             await retry_requested(sessions, settings)
+        with log_errors("sending notices failed"):
             await send_notices(sessions, settings)
         await pause(stop, RETRY_EVERY)
 
@@ -197,11 +198,14 @@ async def _erase_for_ever(sessions: SessionFactory, stop: asyncio.Event) -> None
 async def _purge_for_ever(sessions: SessionFactory, settings: EmailSettings, stop: asyncio.Event) -> None:
     """Delete data older than the retention, one batch per transaction, so that locks are short."""
     while not stop.is_set():
-        with log_errors("purge failed"):
-            for purge in (purge_inbox, purge_attempts, purge_admin_notifications, purge_bounces, purge_events):
+        for purge in (purge_inbox, purge_attempts, purge_admin_notifications, purge_bounces, purge_events):
+            with log_errors(
+                f"purge failed ({purge.__name__})"
+            ):  # each alone: the others must not wait for one that fails
                 deleted = PURGE_BATCH
                 while deleted == PURGE_BATCH and not stop.is_set():
                     async with transaction(sessions) as session:
                         deleted = await purge(session, settings, size=PURGE_BATCH)
+        with log_errors("purge failed (purge_notices)"):
             await purge_notices(sessions)
         await pause(stop, PURGE_EVERY)

@@ -8,19 +8,23 @@ from collections.abc import Sequence
 from functools import partial
 from typing import Final
 
+import structlog
 from sqlalchemy import func, select, text
 from sqlalchemy.ext.asyncio import AsyncSession
 
 from services.conversations.event_log.append import append_event
 from services.conversations.models import User
 from services.conversations.rules import Side
-from shared.database import SessionFactory, request_transaction, run_transaction
+from shared.database import SessionFactory, fetch_alone, request_transaction, run_transaction
+from shared.database_errors import is_outage
 from shared.events import EventType, UserChanged
 from shared.people import Person
 from shared.principal import CallerMerged
 from shared.problems import Unauthenticated
 
 BATCH: Final = 500  # conversations moved in one transaction
+
+log = structlog.get_logger()
 
 
 async def person_of(session: AsyncSession, user_id: str) -> str:
@@ -63,21 +67,44 @@ async def move_batch(session: AsyncSession, old_id: str, *, size: int = BATCH) -
     return False
 
 
-async def find_unfinished(session: AsyncSession, user_id: str | None = None) -> Sequence[str]:
-    """Return merged ids whose conversations have not all moved, of one person or of all: 100 at most."""
-    return (await session.scalars(_UNFINISHED, {"user_id": user_id})).all()
+async def find_unfinished(session: AsyncSession, user_id: str) -> Sequence[str]:
+    """Return merged ids of a person whose conversations have not all moved: 100 at most."""
+    return (await session.scalars(_UNFINISHED_OF, {"user_id": user_id})).all()
 
 
-async def finish_merges(sessions: SessionFactory, user_id: str | None = None) -> int:
-    """Move all that is left of merged ids, or of one person's; return the number of batches, each a transaction."""
-    batches = 0
+async def finish_merges(sessions: SessionFactory, user_id: str) -> int:
+    """Move all that is left of a person's merged ids; return the number of batches, each a transaction."""
     async with request_transaction(sessions) as session:
         unfinished = await find_unfinished(session, user_id)
-    for old_id in unfinished:
-        more = True
-        while more:
-            more = await run_transaction(sessions, partial(move_batch, old_id=old_id))
-            batches += 1
+    return sum([await _move_all(sessions, old_id) for old_id in unfinished])
+
+
+async def merge_round(sessions: SessionFactory) -> int:
+    """Move all that is left of all merged ids; return how many failed.
+
+    A failed one does not hold up the others, and is retried in the next round. Raises the error of an outage.
+    """
+    failed, last = 0, ""
+    while rows := await fetch_alone(sessions, _UNFINISHED, last):
+        for [old_id] in rows:
+            try:
+                await _move_all(sessions, old_id)
+            except Exception as error:
+                if is_outage(error) or is_outage(error.__cause__):
+                    raise
+                failed += 1
+                log.warning("merged user not moved, retrying", user_id=old_id, error=type(error).__name__)
+                log.debug("merged user not moved", exc_info=True)
+            last = old_id
+    return failed
+
+
+async def _move_all(sessions: SessionFactory, old_id: str) -> int:
+    """Move all that is left of a merged id; return the number of batches."""
+    batches, more = 0, True
+    while more:
+        more = await run_transaction(sessions, partial(move_batch, old_id=old_id))
+        batches += 1
     return batches
 
 
@@ -101,11 +128,12 @@ _MOVE_CONVERSATIONS = text(f"""
     update conversations set user_id = :new where id = any(array(select id from theirs)) returning id
 """)  # noqa: S608 - built from constants
 
-_UNFINISHED = text("""
+_UNFINISHED_OF = text("""
     select id from users
-    where merged_into is not null and merged_at is null and (
-        cast(:user_id as text) is null
-        or merged_into = coalesce((select merged_into from users where id = :user_id), :user_id)
-    )
+    where merged_into is not null and merged_at is null
+        and merged_into = coalesce((select merged_into from users where id = :user_id), :user_id)
     order by id limit 100
 """)
+_UNFINISHED = """
+    select id from users where merged_into is not null and merged_at is null and id > $1 order by id limit 100
+"""

@@ -5,11 +5,14 @@ import json
 from typing import Any
 
 import httpx2
+import pytest
 from sqlalchemy import text
+from sqlalchemy.ext.asyncio import AsyncSession
 
 from services.conversations.identity.merging import begin_merge
 from services.conversations.identity.sessions import begin
-from services.conversations.messaging.merged_ids import finish_merges, ids_of, move_batch
+from services.conversations.messaging import merged_ids
+from services.conversations.messaging.merged_ids import finish_merges, ids_of, merge_round, move_batch
 from services.conversations.rules import Side
 from shared.auth import issue_session_token
 from shared.cookies import cookie_name
@@ -230,9 +233,32 @@ async def test_many_conversations_move_in_batches_that_a_job_completes(
     async with transaction(conversations) as session:
         assert await move_batch(session, "anna", size=2)
     assert len((await ben.get("/conversations"))["items"]) == 3
-    assert await finish_merges(conversations) == 1
-    assert await finish_merges(conversations) == 0
+    assert await finish_merges(conversations, "anna") == 1
+    assert await finish_merges(conversations, "anna") == 0
     assert len((await anna.get("/conversations"))["items"]) == 6
+
+
+async def test_a_merger_that_fails_holds_up_no_other(
+    anna: Caller, ben: Caller, shop: Caller, conversations: SessionFactory, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    async def failing(session: AsyncSession, old_id: str) -> bool:
+        if old_id == "anna":
+            raise RuntimeError
+        return await move_batch(session, old_id)
+
+    await shop.call("PUT", "/users/cora", {})
+    own = [(await caller.open())["id"] for caller in (anna, ben)]
+    async with transaction(conversations) as session:
+        for old_id in ("anna", "ben"):
+            await begin_merge(session, old_id, "cora")
+    with monkeypatch.context() as patched:
+        patched.setattr(merged_ids, "move_batch", failing)
+        assert await merge_round(conversations) == 1
+    owners = text("select user_id from conversations where id = any(cast(:ids as uuid[])) order by user_id")
+    for expected in (["anna", "cora"], ["cora", "cora"]):
+        async with conversations() as session:
+            assert (await session.scalars(owners, {"ids": own})).all() == expected
+        assert await merge_round(conversations) == 0
 
 
 async def test_erasing_the_one_erases_both(
