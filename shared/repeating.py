@@ -1,6 +1,8 @@
 """Handle a request again: its caller's id turned out to be merged, or it was rolled back in a deadlock."""
 
+import os
 from collections.abc import Awaitable, Callable
+from contextvars import ContextVar
 from typing import TYPE_CHECKING, Any, Final
 
 from starlette.types import ASGIApp, Message, Receive, Scope, Send
@@ -17,6 +19,18 @@ if TYPE_CHECKING:
 MAX_REPLAYED: Final = 1024 * 1024  # bytes of a body that can be read a second time
 _SAFE = frozenset({"GET", "HEAD", "OPTIONS"})
 _BUSY = "This data is being changed by other requests. Send the request again."
+
+
+_request: ContextVar[str] = ContextVar("request")
+
+
+def request_identity() -> str:
+    """Return a random id of the present request, the same when it is handled again; outside of one, a new id."""
+    return _request.get(None) or _new_identity()
+
+
+def _new_identity() -> str:
+    return os.urandom(12).hex()
 
 
 class RepeatRequests:
@@ -36,6 +50,7 @@ class RepeatRequests:
         if scope["type"] != "http":
             await self.app(scope, receive, send)
             return
+        _request.set(_new_identity())
         rollbacks = 0
         while True:
             body = None if scope["method"] in _SAFE else _Body(receive)

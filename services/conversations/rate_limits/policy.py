@@ -2,7 +2,7 @@
 
 A request that is allowed counts even if it fails later; a request that is refused does not count. A new conversation
 with a message counts as both. Retries with the same idempotency key count once within the period, because they save at
-most one message.
+most one message; so does a request that is handled again after a deadlock.
 
 Redis is called before the database, so no transaction or pooled connection waits for it. Without Redis, or while it is
 unavailable, there are no limits.
@@ -10,7 +10,6 @@ unavailable, there are no limits.
 
 import hashlib
 import math
-import os
 from collections.abc import Sequence
 from dataclasses import dataclass
 from enum import StrEnum
@@ -24,6 +23,7 @@ from services.conversations.rate_limits.failopen_redis import FailopenRedis
 from services.conversations.rate_limits.sliding_window import SlidingWindows, Window
 from services.conversations.settings import ApiSettings
 from shared.principal import Principal
+from shared.repeating import request_identity
 from shared.settings import Role
 
 PREFIX: Final = "chats:limit"  # of all keys
@@ -112,7 +112,7 @@ class Limits:
         counted = [rule for rule in rules if rule.amount]
         if self._windows is None or not counted:
             return
-        request_id = os.urandom(12).hex() if request is None else hashlib.sha256(request.encode()).hexdigest()
+        request_id = request_identity() if request is None else hashlib.sha256(request.encode()).hexdigest()
         exceeded = await self._windows.consume([rule.window(subject) for rule in counted], request_id)
         if exceeded is not None:
             index, wait = exceeded

@@ -8,14 +8,22 @@ import httpx2
 import pytest
 from hypothesis import given
 from hypothesis import strategies as st
+from starlette.types import Message
 
-from services.conversations.rate_limits.policy import network_of
-from shared.database import SessionFactory
+from services.conversations.errors import RateLimited
+from services.conversations.rate_limits.failopen_redis import FailopenRedis
+from services.conversations.rate_limits.policy import LimitedAction, Limits, network_of
+from services.conversations.settings import ApiSettings
+from shared.app_state import AppState
+from shared.database import RolledBack, SessionFactory
+from shared.principal import Principal
+from shared.repeating import RepeatRequests
+from shared.settings import Role
 from tests.service.conftest import As
 from tests.service.helpers.browser import Browser
 from tests.service.helpers.callers import Caller, problem
 from tests.service.helpers.html import Page
-from tests.service.helpers.limited import processes
+from tests.service.helpers.limited import REDIS_TIMEOUT, SECRET, processes
 from tests.service.helpers.valkey_process import Valkey
 
 CUSTOMER_PAGES = "/dashboard/messages/"
@@ -65,6 +73,35 @@ async def test_concurrent_messages_do_not_exceed_the_limit(
         opened = (await peoples[0].anna.open())["id"]
         answers = await asyncio.gather(*(write(people.anna, opened) for people in peoples for _ in range(12)))
         assert sorted(answer.status_code for answer in answers) == [201] * 5 + [429] * 19
+
+
+async def test_a_request_that_is_handled_again_after_a_deadlock_counts_once(valkey: Valkey) -> None:
+    redis = FailopenRedis(valkey.url, REDIS_TIMEOUT)
+    settings = ApiSettings(
+        conversations_database_url="postgresql://not.used/", auth_secret=[SECRET], limit_messages_per_minute=2
+    )
+    limits, handled = Limits(settings, redis), 0
+
+    async def app(*_: object) -> None:
+        nonlocal handled
+        handled += 1
+        await limits.allow(Principal("anna", Role.CUSTOMER), [LimitedAction.MESSAGE])
+        if handled < 4:
+            raise RolledBack
+
+    async def receive() -> Message:
+        raise AssertionError
+
+    async def send(_: Message) -> None:
+        raise AssertionError
+
+    repeating = RepeatRequests(app, AppState())
+    for _ in range(2):
+        await repeating({"type": "http", "method": "POST"}, receive, send)
+    assert handled == 5
+    with pytest.raises(RateLimited):
+        await repeating({"type": "http", "method": "POST"}, receive, send)
+    await redis.client.aclose()
 
 
 async def test_limits_of_different_customers_and_of_admins_are_independent(
