@@ -4,11 +4,15 @@ Everything but public unicast is refused, also when it is written inside an IPv6
 mapped, translated or tunnelled reaches what the plain one reaches.
 """
 
+import re
 from ipaddress import IPv4Address, IPv4Network, IPv6Address, IPv6Network, ip_address
 from typing import Final
 from urllib.parse import SplitResult, urlsplit
 
 MAX_URL: Final = 2000  # characters
+MAX_NAME: Final = 253  # characters of a host name
+# Letters, digits and hyphens; some names in use have underscores, too.
+_LABEL: Final = re.compile(r"[a-z0-9_]([a-z0-9_-]{0,61}[a-z0-9_])?")
 
 # What `is_global` takes for global, in some versions of Python, and is not for webhooks.
 _NOT_PUBLIC_4: Final = (IPv4Network("192.0.0.0/24"), IPv4Network("192.88.99.0/24"))
@@ -57,11 +61,12 @@ def check_url(url: str, private_hosts: frozenset[str]) -> str:
     What the name resolves to is checked at each connection, not here.
     """
     parts = _split(url)
-    host = (parts.hostname or "").rstrip(".")
+    host = (parts.hostname or "").removesuffix(".")
     if parts.username is not None or parts.password is not None:
         raise ValueError("must contain no user or password: verify the signature instead")
     if "#" in url:
         raise ValueError("must have no fragment (#)")
+    _check_name(host)
     if host not in private_hosts:
         _check_host(host)
     if parts.scheme == "http" and not (host in private_hosts and is_loopback_name(host)):
@@ -80,13 +85,28 @@ def _split(url: str) -> SplitResult:
         )
     try:
         parts = urlsplit(url)
-        host = (parts.hostname or "").strip(".")
+        host = parts.hostname
         is_valid = parts.scheme in {"https", "http"} and host and parts.port != 0
     except ValueError:
         is_valid = False
     if not is_valid:
         raise ValueError("must be a URL such as https://store.example/hooks")
     return parts
+
+
+def _check_name(host: str) -> None:
+    """Raise `ValueError` for a host that is neither an IP address nor a name that DNS can have."""
+    try:
+        address = ip_address(host)
+    except ValueError:
+        if len(host) > MAX_NAME or not all(map(_LABEL.fullmatch, host.split("."))):
+            raise ValueError(
+                "must have a host name such as store.example: parts of 1 to 63 letters, digits and hyphens between"
+                f" dots, {MAX_NAME} characters at most"
+            ) from None
+        return
+    if isinstance(address, IPv6Address) and address.scope_id is not None:
+        raise ValueError("must have an IPv6 address without a zone (%): leave out the % and what follows it")
 
 
 def is_loopback_name(host: str) -> bool:
