@@ -125,7 +125,10 @@ def _posted(entry: Entry) -> Posted:
 
 Resume = Annotated[
     str | None,
-    Header(alias="Last-Event-ID", description="The `id` of the last event, as browsers send it. Overrides `after`."),
+    Header(
+        alias="Last-Event-ID",
+        description="The `id` of the last event, as browsers send it. Unless empty, overrides `after`.",
+    ),
 ]
 After = Annotated[
     str | None, Query(description="Start after this position: an event's `id`, or another response's `X-Position`.")
@@ -199,5 +202,5 @@ async def stream_events(
     A client that reconnects with the last `id` gets the events it missed, in order. If its position is unknown or
     purged, it gets `reset`, and should reload its data and continue.
     """
-    position = last_event_id if last_event_id is not None else after
+    position = last_event_id or after  # before their first event, some clients send an empty header
     return EventStream(api_state(request), reading.principal, position)

@@ -93,6 +93,9 @@ async def test_missed_events_are_delivered_in_order_and_in_pages(
         async with live.reading(caller, after=start, last_id=middle) as reader:
             await until_received(reader, 599)
             assert live.number_of(reader.logged[0].id) == live.number_of(middle) + 1, "the header wins"
+        async with live.reading(caller, after=middle, last_id="") as reader:
+            await until_received(reader, 599)
+            assert live.number_of(reader.logged[0].id) == live.number_of(middle) + 1, "an empty header counts as none"
 
 
 async def test_missed_events_of_a_deleted_conversation_are_replaced_by_its_deletion(
@@ -111,7 +114,7 @@ async def test_missed_events_of_a_deleted_conversation_are_replaced_by_its_delet
             assert "orgot" not in repr(reader.events)
 
 
-@pytest.mark.parametrize("position", ["beyond", "elsewhere", "nonsense", "", "purged"])
+@pytest.mark.parametrize("position", ["beyond", "elsewhere", "nonsense", "purged"])
 async def test_a_client_with_an_invalid_position_gets_a_reset_and_then_new_events(
     live: Live, anna: Caller, conversations: SessionFactory, position: str
 ) -> None:
