@@ -49,11 +49,24 @@ MAX_URL_BYTES = 8 * 1024
 MAX_HEADER_BYTES = 32 * 1024
 BODY_SECONDS = 20  # for a body to arrive
 UPLOAD_SECONDS = 1800.0  # for a body with files
+# Headers that are read, with one value. Of two, this code and a proxy might believe different ones.
+SINGLE_HEADERS = {
+    name.lower().encode(): name
+    for name in (
+        "Authorization",
+        "Content-Disposition",
+        "Content-Type",
+        "Idempotency-Key",
+        "Last-Event-ID",
+        "Origin",
+        "X-CSRF-Token",
+    )
+}
 CLOSE_SECONDS = 5.0  # for what runs in the background to end
 
 
 class RequestHead:
-    """ASGI middleware that limits a request's head: 414 for its URL, 431 for its headers.
+    """ASGI middleware that limits a request's head: 414 for its URL, 431 for its headers, 422 for one sent twice.
 
     Gives routes the undecoded path, so that an id can contain an encoded slash; types decode path parameters. The
     server accepts headers of any size, so the proxy has to limit them as well.
@@ -68,10 +81,21 @@ class RequestHead:
             path: bytes = scope["raw_path"]
             if len(path) + len(scope["query_string"]) > MAX_URL_BYTES:
                 raise UrlTooLong(f"The URL is longer than {MAX_URL_BYTES} bytes.")
-            if sum([len(name) + len(value) for name, value in scope["headers"]]) > MAX_HEADER_BYTES:
+            headers: list[tuple[bytes, bytes]] = scope["headers"]
+            if sum([len(name) + len(value) for name, value in headers]) > MAX_HEADER_BYTES:
                 raise HeadersTooLarge(f"The headers are larger than {MAX_HEADER_BYTES} bytes.")
+            names = [name for name, _ in headers]
+            if len(set(names)) < len(names):
+                _check_single_headers(names)
             scope["path"] = path.decode("ascii", "replace")
         await self.app(scope, receive, send)
+
+
+def _check_single_headers(names: Sequence[bytes]) -> None:
+    """Raise `Invalid` if a header that has one value was sent more than once."""
+    for name, shown in SINGLE_HEADERS.items():
+        if (count := names.count(name)) > 1:
+            raise Invalid(f"send this header once, not {count} times", ("header", shown))
 
 
 @dataclass(frozen=True, slots=True)

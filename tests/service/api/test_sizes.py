@@ -50,6 +50,26 @@ async def test_headers_that_are_too_large_are_a_problem(api: httpx2.AsyncClient,
     assert problem(answer) == (431, "headers-too-large")
 
 
+async def test_a_header_of_one_value_must_not_be_sent_twice(anna: Caller) -> None:
+    [authorization] = anna.headers.values()
+    path, body = "/api/v1/conversations", {"subject": "Twice"}
+    for name, values in (
+        ("Idempotency-Key", ("one", "other")),
+        ("idempotency-key", ("one", "one")),
+        ("Authorization", (authorization, "Bearer of.somebody.else")),
+    ):
+        headers = [("Authorization", authorization)] if name != "Authorization" else []
+        headers += [(name, value) for value in values]
+        answer = await anna.api.post(path, headers=headers, json=body)
+        assert problem(answer) == (422, "validation-failed")
+        [error] = answer.json()["errors"]
+        assert (error["loc"][0], error["loc"][1].lower()) == ("header", name.lower())
+        assert error["msg"] == "send this header once, not 2 times"
+    languages = [("Authorization", authorization), ("Accept-Language", "de"), ("Accept-Language", "en")]
+    assert (await anna.api.post(path, headers=languages, json=body)).status_code == 201
+    assert len((await anna.get("/conversations"))["items"]) == 1
+
+
 async def test_a_body_must_arrive_in_time_and_waiting_for_a_disconnect_is_unlimited() -> None:
     arriving: asyncio.Queue[Message] = asyncio.Queue()
     received: list[Message] = []
