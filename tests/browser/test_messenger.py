@@ -10,6 +10,7 @@ from playwright.async_api import FilePayload, FrameLocator, Page, Request, Route
 
 from shared.auth import issue_token
 from tests.browser.helpers.axe import expect_accessible
+from tests.browser.helpers.late_answer import LateAnswer
 from tests.browser.helpers.people import People
 from tests.browser.helpers.site import Site
 from tests.helpers.awkward_files import picture
@@ -144,6 +145,14 @@ async def test_the_messenger_opens_about_an_order(people: People, site: Site) ->
     await panel(page).get_by_label("Message", exact=True).fill("Is it blue?")
     await page.evaluate("document.querySelector('chats-messenger').open({subject: 'Something else'})")
     await expect(panel(page).get_by_label("Subject")).to_have_value("Something else")
+    # The frame is between two pages, and the next one does not listen yet.
+    script = LateAnswer()
+    await page.route(re.compile(r"/frame\b.*\.js"), script.handle)
+    await panel(page).locator("html").evaluate("() => location.assign('/messenger/')")
+    await script.fetched.wait()
+    await page.evaluate("document.querySelector('chats-messenger').open({subject: 'In between'})")
+    script.released.set()
+    await expect(panel(page).get_by_label("Subject")).to_have_value("In between")
     await page.reload()
     await page.get_by_role("button", name="Messages").click()  # which has the order as an attribute
     await expect(panel(page).get_by_label("Is it about an order?")).to_have_value(order)
@@ -242,6 +251,18 @@ async def test_a_page_of_an_origin_that_is_not_listed_gets_a_link_instead(people
     await page.goto(site.store.shop_url(anna.id).replace("localhost", "127.0.0.1"))
     warnings = list[str]()
     page.on("console", lambda message: warnings.append(message.text))
+    bases = await page.evaluate(
+        """() => ["chats.test", "//chats.test:8443/", "HTTPS://chats.test", "https://", ""].map((base) => {
+            const element = Object.assign(document.createElement("chats-messenger"), { hidden: true });
+            element.setAttribute("base", base);
+            document.body.append(element);
+            const { href } = element.shadowRoot.querySelector("a");
+            element.remove();
+            return new URL(href).origin;
+        })"""
+    )
+    origin = site.origin
+    assert bases == ["https://chats.test", "https://chats.test:8443", "https://chats.test", origin, origin]
     await page.evaluate("() => { heard = []; addEventListener('message', ({data}) => heard.push(data)) }")
     await page.get_by_role("button", name="Messages").click()
     dialog = page.get_by_role("dialog")
@@ -250,7 +271,8 @@ async def test_a_page_of_an_origin_that_is_not_listed_gets_a_link_instead(people
     )
     await expect(dialog.get_by_text("Your messages cannot be shown here.")).to_be_visible()
     assert await page.evaluate("heard") == []
-    [warning] = [text for text in warnings if "chats-messenger" in text]
+    [wrong_base, warning] = [text for text in warnings if "chats-messenger" in text]
+    assert 'base="https://" is not' in wrong_base
     assert "in CHATS_STORE_ORIGINS?" in warning
     assert "docs/embedding.md#messenger" in warning
 

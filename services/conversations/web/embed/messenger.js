@@ -22,7 +22,7 @@ class ChatsMessenger extends HTMLElement {
   #frame = null;
   #isReady = false; // the frame has said hello
   #hasSpoken = false; // the frame has said anything, so it was not refused
-  #asked = null; // what the frame shall open: {orderId, subject}
+  #asked = null; // what the frame shall open, until it does: {orderId, subject}
   #sent = null; // the same, once it was sent with a token
   #hadSession = false; // the frame has had one, so a second one needs a new token: the customer may have signed out
   #timer = 0;
@@ -103,13 +103,13 @@ class ChatsMessenger extends HTMLElement {
       this.#button.setAttribute("aria-expanded", "true");
       this.dispatchEvent(new CustomEvent("chats-open", { bubbles: true }));
     }
+    this.#asked = asked ?? this.#asked;
     if (this.#isReady) {
       this.#tellShown();
       if (asked) this.#tell({ chats: "open", ...asked });
       this.#frame.focus();
-    } else {
-      this.#asked = asked ?? this.#asked;
-      if (!this.#frame) this.#load();
+    } else if (!this.#frame) {
+      this.#load();
     }
   }
 
@@ -255,6 +255,7 @@ class ChatsMessenger extends HTMLElement {
     else if (chats === "refused") this.#fail(`the token was refused (${data.reason}).`);
     else if (chats === "blocked") this.#fail("the browser kept no cookie for the frame.");
     else if (chats === "close") this.close();
+    else if (chats === "opening") this.#asked = null;
     else if (chats === "unread") {
       const unread = { unread: Number(data.unread), more: data.more === true };
       this.#source.feed(unread);
@@ -268,7 +269,8 @@ class ChatsMessenger extends HTMLElement {
     this.#say();
     this.#frame.hidden = false;
     this.#tellShown();
-    if (this.#asked) this.#tell({ chats: "open", ...this.#asked }); // asked for after the token was sent
+    // Asked for after the token was sent, or of a page of the frame that was just being left.
+    if (this.#asked) this.#tell({ chats: "open", ...this.#asked });
     this.#asked = null;
     if (this.shadowRoot.activeElement === this.#panel) this.#frame.focus();
   }

@@ -22,7 +22,10 @@ export function startFrame() {
   if (document.querySelector("[data-thread], #conversations")) keep(PLACE, here.pathname);
   showLook();
   listen((data) => {
-    if (data.chats === "open") location.assign(newConversation(data));
+    if (data.chats === "open") {
+      parent.postMessage({ chats: "opening" }, store);
+      location.assign(newConversation(data));
+    }
     if (data.chats !== "shown" && data.chats !== "closed") return;
     if (data.look) keep(LOOK, JSON.stringify(data.look));
     showLook();
