@@ -133,7 +133,8 @@ async function openByHand(href, { byKey }) {
 
 function search(event) {
   const form = event.target;
-  if (event.defaultPrevented || form.method !== "get" || !opensBeside()) return;
+  // A form without an address is sent by another script.
+  if (event.defaultPrevented || form.method !== "get" || !form.hasAttribute("action") || !opensBeside()) return;
   const url = new URL(form.action);
   if (url.pathname !== desk.dataset.root) return;
   event.preventDefault();

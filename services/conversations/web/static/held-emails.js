@@ -4,7 +4,10 @@ import { call, role } from "./api.js";
 import { onRefresh } from "./refresh.js";
 
 const API = "/api/v1/notifications/inbound";
-const contents = new Map(); // of emails, by id: pages are refreshed often
+// By the ids of emails: pages are refreshed often.
+const contents = new Map();
+const refusals = new Map(); // why what the admin decided was refused
+const deciding = new Set(); // until an event tells what became of it
 const SMALL = 256 * 1024; // bytes of an email whose text is shown
 
 export function startHeldEmails(thread, closed) {
@@ -29,14 +32,16 @@ export function startUnmatched() {
 async function explain(region, filter) {
   const notices = [...(region?.querySelectorAll("[data-held]") ?? [])];
   if (notices.every((notice) => notice.querySelector("[data-why]").textContent)) return;
+  for (const { dataset } of notices) showDecision(dataset.held);
   const response = await call("GET", `${API}?${filter}&state=held&limit=100`).catch(() => null);
   if (!response?.ok) return;
   const emails = new Map((await response.json()).items.map((email) => [email.id, email]));
   const words = region.querySelector("[data-held-words]")?.dataset ?? {};
   for (const notice of notices) {
     const email = emails.get(notice.dataset.held);
-    const why = email && words[email.reason?.replace(/-./g, (letters) => letters[1].toUpperCase())];
-    notice.querySelector("[data-why]").textContent = [email?.from_address, why].filter(Boolean).join(": ");
+    const reason = email && words[email.reason?.replace(/-./g, (letters) => letters[1].toUpperCase())];
+    const why = [email?.from_address, reason].filter(Boolean).join(": ");
+    notice.querySelector("[data-why]").textContent = refusals.get(notice.dataset.held) ?? why;
     const post = notice.querySelector("[data-post-held]");
     if (post && email?.kind === "note") post.textContent = words.asNote;
     if (post && email?.kind === "admin-message") post.textContent = words.asAnswer;
@@ -72,12 +77,22 @@ async function act({ target }) {
   if (button) await decide(button.closest("[data-held]"), "postHeld" in button.dataset ? "post" : "discard");
 }
 
-async function decide(notice, action, body) {
-  const buttons = notice.querySelectorAll("button");
-  for (const button of buttons) button.disabled = true; // until an event tells what became of it
-  const response = await call("POST", `${API}/${notice.dataset.held}/${action}`, { body }).catch(() => null);
+async function decide({ dataset: { held } }, action, body) {
+  if (deciding.has(held)) return; // a second click
+  deciding.add(held);
+  showDecision(held);
+  const response = await call("POST", `${API}/${held}/${action}`, { body }).catch(() => null);
   if (response?.ok) return;
-  for (const button of buttons) button.disabled = false;
   const problem = await response?.json().catch(() => null);
-  if (problem?.detail) notice.querySelector("[data-why]").textContent = problem.detail;
+  deciding.delete(held);
+  if (problem?.detail) refusals.set(held, problem.detail);
+  showDecision(held);
+}
+
+/** Show what became of a decision about an email. A refresh may have replaced its notice meanwhile. */
+function showDecision(held) {
+  const notice = document.querySelector(`[data-held="${held}"]`);
+  if (!notice) return;
+  for (const button of notice.querySelectorAll("button")) button.disabled = deciding.has(held);
+  if (refusals.has(held)) notice.querySelector("[data-why]").textContent = refusals.get(held);
 }
