@@ -8,15 +8,15 @@ took most of the time. Headers that need it are decoded by `policy.default`. Ema
 """
 
 import re
-from collections.abc import Callable, Iterator, Mapping
+from collections.abc import Iterator, Mapping
 from dataclasses import dataclass, field, replace
 from email import message_from_bytes, policy
 from email.message import Message
 from email.parser import BytesHeaderParser
-from email.utils import collapse_rfc2231_value
-from typing import Any, Final
+from typing import Final
 
 from services.notifications.inbound.parsing.charsets import decode
+from services.notifications.inbound.parsing.descriptions import described, raw_header, safely
 from services.notifications.inbound.parsing.large_files import Lifted, lift_large, put_back
 from services.notifications.inbound.parsing.usual_form import read_usual, read_usual_headers
 
@@ -84,14 +84,10 @@ _POLICY: Final = _BoundedHeaders()
 
 def header_of(message: Message, name: str) -> str:
     """Return the first header of a name as one line, decoded; empty if there is none."""
-    raw = _raw(message, name)
+    raw = raw_header(message, name)
     if raw.isascii() and "=?" not in raw:
         return " ".join(raw.split())
-    return " ".join(str(_safely(lambda: policy.default.header_fetch_parse(name, raw), "")).split())
-
-
-def _raw(message: Message, name: str) -> str:
-    return next((value for key, value in message.raw_items() if key.lower() == name), "")
+    return " ".join(str(safely(lambda: policy.default.header_fetch_parse(name, raw), "")).split())
 
 
 def parse_headers(source: bytes) -> Message:
@@ -101,7 +97,7 @@ def parse_headers(source: bytes) -> Message:
         if (at := head.find(end)) >= 0:
             head = head[: at + len(end)]
             break
-    message: Message = _safely(lambda: _parse_headers(head), Message())
+    message: Message = safely(lambda: _parse_headers(head), Message())
     return message
 
 
@@ -139,7 +135,7 @@ def _walk(email: ParsedEmail, part: Message, depth: int, budget: list[int], text
     if depth > MAX_DEPTH or budget[0] < 0:
         email.incomplete = True
         return
-    kind = _content_type(part)
+    kind = described(part).content_type
     if kind.startswith("message/"):
         _add_attached_email(email, part, kind)
     elif part.is_multipart():
@@ -152,21 +148,25 @@ def _walk(email: ParsedEmail, part: Message, depth: int, budget: list[int], text
             texts.append(text)
     elif kind not in _SIGNATURES:
         stored = _stored(part, email.lifted)
-        if stored or _file_name(part):
+        if stored or described(part).file_name:
             email.files.append(_file(part, kind, stored))
 
 
 def _alternative(children: list[Message], lifted: Mapping[str, Lifted]) -> Message | None:
     """Return the richest alternative that says something: one with HTML, else the last with text."""
-    with_html = [child for child in children if any(_content_type(leaf) == "text/html" for leaf in _leaves(child))]
+    with_html = [child for child in children if any(_is_html(leaf) for leaf in _leaves(child))]
     for child in (*reversed(with_html), *reversed(children)):
         if any(_says(leaf, lifted) for leaf in _leaves(child)):
             return child
     return None
 
 
+def _is_html(leaf: Message) -> bool:
+    return described(leaf).content_type == "text/html"
+
+
 def _says(leaf: Message, lifted: Mapping[str, Lifted]) -> bool:
-    kind = _content_type(leaf)
+    kind = described(leaf).content_type
     if kind not in {"text/plain", "text/html"} or _is_file(leaf):
         return False
     content = _content(leaf, lifted)
@@ -178,7 +178,7 @@ def _leaves(part: Message) -> Iterator[Message]:
     while waiting and seen < MAX_PARTS:
         seen += 1
         this = waiting.pop()
-        if _content_type(this).startswith("message/"):
+        if described(this).content_type.startswith("message/"):
             continue
         if this.is_multipart():
             waiting += [child for child in this.get_payload() if isinstance(child, Message)]
@@ -187,17 +187,15 @@ def _leaves(part: Message) -> Iterator[Message]:
 
 
 def _text(part: Message, kind: str, budget: list[int], lifted: Mapping[str, Lifted]) -> TextPart | None:
-    text = decode(_content(part, lifted), _safely(part.get_content_charset, None))
+    its = described(part)
+    text = decode(_content(part, lifted), its.charset)
     text = text.removeprefix("\ufeff").replace("\x00", "")
     if len(text) > budget[1]:
         text = text[: max(0, budget[1])]
     budget[1] -= len(text)
     if not text.strip():
         return None
-    form = _raw(part, "content-type").lower()  # the email package reads all of a header for each parameter
-    flowed = "format" in form and str(_safely(lambda: part.get_param("format"), "")).lower() == "flowed"
-    joined = "delsp" in form and str(_safely(lambda: part.get_param("delsp"), "")).lower() == "yes"
-    return TextPart(text, kind == "text/html", flowed, joined)
+    return TextPart(text, kind == "text/html", its.flowed, its.joined)
 
 
 def _add_attached_email(email: ParsedEmail, part: Message, kind: str) -> None:
@@ -205,68 +203,22 @@ def _add_attached_email(email: ParsedEmail, part: Message, kind: str) -> None:
     payload = part.get_payload()
     inner = payload[0] if isinstance(payload, list) and payload else None
     if kind == "message/rfc822" and isinstance(inner, Message):
-        name = _file_name(part) or f"{header_of(inner, 'subject')[:80] or 'email'}.eml"
-        content = _safely(inner.as_bytes, b"") or _safely(lambda: inner.as_string().encode(errors="replace"), b"")
+        name = described(part).file_name or f"{header_of(inner, 'subject')[:80] or 'email'}.eml"
+        content = safely(inner.as_bytes, b"") or safely(lambda: inner.as_string().encode(errors="replace"), b"")
         email.files.append(FilePart(name, kind, put_back(content, email.lifted)))
-    elif name := _file_name(part):
-        email.files.append(FilePart(name, kind, put_back(_safely(part.as_bytes, b""), email.lifted)))
+    elif name := described(part).file_name:
+        email.files.append(FilePart(name, kind, put_back(safely(part.as_bytes, b""), email.lifted)))
 
 
 def _file(part: Message, kind: str, stored: bytes | Lifted) -> FilePart:
     content_id = header_of(part, "content-id").strip("<> ")
-    inline = _described(part).disposition == "inline" or bool(content_id)
-    return FilePart(_file_name(part), kind, stored, content_id, inline)
+    its = described(part)
+    return FilePart(its.file_name, kind, stored, content_id, its.disposition == "inline" or bool(content_id))
 
 
 def _is_file(part: Message) -> bool:
-    return _described(part).disposition == "attachment" or bool(_file_name(part))
-
-
-def _file_name(part: Message) -> str:
-    return _described(part).file_name
-
-
-def _content_type(part: Message) -> str:
-    return _described(part).content_type
-
-
-@dataclass(frozen=True, slots=True)
-class _Description:
-    """What the headers of a part say."""
-
-    content_type: str
-    disposition: str
-    file_name: str
-
-
-def _read_file_name(part: Message) -> str:
-    """Return the name of a file: from the header's own form, or as a decoded word, which many programs write there."""
-    for header, parameter in (("content-disposition", "filename"), ("content-type", "name")):
-        raw = _raw(part, header)
-        if parameter not in raw.lower():
-            continue
-        if raw.isascii() and "=?" not in raw:
-            name = _safely(lambda: part.get_param(parameter, None, header), None)  # noqa: B023 - called at once
-            text = _safely(lambda: collapse_rfc2231_value(name), "") if name else ""  # noqa: B023 - as above
-        else:
-            parsed = _safely(lambda: policy.default.header_fetch_parse(header, raw), None)  # noqa: B023 - as above
-            text = getattr(parsed, "params", {}).get(parameter, "")
-        if str(text).strip():
-            return " ".join(str(text).split())
-    return ""
-
-
-def _described(part: Message) -> _Description:
-    known = part.__dict__.get("_described")
-    if isinstance(known, _Description):
-        return known
-    described = _Description(
-        str(_safely(part.get_content_type, "application/octet-stream")),
-        str(_safely(part.get_content_disposition, None) or ""),
-        _read_file_name(part),
-    )
-    part.__dict__["_described"] = described
-    return described
+    its = described(part)
+    return its.disposition == "attachment" or bool(its.file_name)
 
 
 def _stored(part: Message, lifted: Mapping[str, Lifted]) -> bytes | Lifted:
@@ -281,13 +233,5 @@ def _stored(part: Message, lifted: Mapping[str, Lifted]) -> bytes | Lifted:
 def _content(part: Message, lifted: Mapping[str, Lifted]) -> bytes:
     if lifted and isinstance(stored := _stored(part, lifted), Lifted):
         return stored.content
-    content = _safely(lambda: part.get_payload(decode=True), b"")
+    content = safely(lambda: part.get_payload(decode=True), b"")
     return content if isinstance(content, bytes) else b""
-
-
-def _safely(read: Callable[[], Any], default: Any) -> Any:
-    """Return what the email package reads. On some malformed headers it raises errors of its code."""
-    try:
-        return read()
-    except Exception:  # noqa: BLE001 - as above
-        return default

@@ -8,6 +8,8 @@ from email.message import Message
 from email.policy import Policy
 from typing import Final
 
+from services.notifications.inbound.parsing.descriptions import described
+
 MAX_DEPTH: Final = 10  # of parts within each other
 _HEADER: Final = re.compile(r"[!-9;-~]++:[^\r\n]*+(?:\r\n[ \t][^\r\n]*+)*+\r\n")
 
@@ -24,13 +26,16 @@ def _read_part(text: str, policy: Policy, depth: int) -> Message | None:
     """Return an email, or a part of one; None if it has an attached email, whose lines are read in another way."""
     head, has_body, body = text.partition("\r\n\r\n")
     part = read_usual_headers(f"{head}\r\n", policy) if has_body else None
-    if part is None or part.get_content_maintype() == "message":
+    if part is None:
         return None
-    if part.get_content_maintype() != "multipart":
+    kind = described(part).content_type
+    if kind.startswith("message/"):
+        return None
+    if not kind.startswith("multipart/"):
         part.set_payload(body)
         return part
-    texts = _split(body, part.get_boundary())
-    if texts is None or depth == MAX_DEPTH or part.get_content_type() == "multipart/digest":
+    texts = _split(body, described(part).boundary)
+    if texts is None or depth == MAX_DEPTH or kind == "multipart/digest":
         return None
     for inner in texts:
         child = _read_part(inner, policy, depth + 1)
@@ -52,7 +57,7 @@ def read_usual_headers(head: str, policy: Policy) -> Message | None:
     return message
 
 
-def _split(body: str, boundary: str | None) -> list[str] | None:
+def _split(body: str, boundary: str) -> list[str] | None:
     """Return the parts between the lines of a boundary; None if lines begin with it that are not such a line."""
     if not boundary:
         return None
