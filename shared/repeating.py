@@ -50,7 +50,13 @@ class RepeatRequests:
         if scope["type"] != "http":
             await self.app(scope, receive, send)
             return
-        _request.set(_new_identity())
+        token = _request.set(_new_identity())
+        try:
+            await self._handle(scope, receive, send)
+        finally:
+            _request.reset(token)
+
+    async def _handle(self, scope: Scope, receive: Receive, send: Send) -> None:
         rollbacks = 0
         while True:
             body = None if scope["method"] in _SAFE else _Body(receive)
