@@ -25,13 +25,25 @@ from deploy.api_reference.examples import EXAMPLES
 from services.conversations.app import create_app as create_conversations_app
 from services.conversations.attachments.picture_process import PictureProcess
 from services.conversations.attachments.thumbnails import make_next_thumbnail
+from services.conversations.attachments.uploads import MAX_OPEN, Upload, begin_upload
+from services.conversations.identity.sessions import begin as begin_session
+from services.conversations.rate_limits.failopen_redis import FailopenRedis
+from services.conversations.rate_limits.policy import LimitedAction, Limits
+from services.conversations.realtime.stream_quota import STREAMS_PER_PERSON
 from services.conversations.reports.facts import count_round
+from services.conversations.rules import Side
+from services.conversations.search import finding
 from services.conversations.search.indexer import index_round
 from services.conversations.settings import ApiSettings as ConversationsSettings
+from services.conversations.webhooks.registry import MAX_WEBHOOKS, create_webhook, list_webhooks
 from services.notifications.app import create_app as create_notifications_app
 from services.notifications.settings import ApiSettings as NotificationsSettings
+from shared.auth import issue_session_token
+from shared.cookies import cookie_name
 from shared.database import SessionFactory, transaction
 from shared.event_log.reading import read_head
+from shared.principal import Principal
+from shared.settings import Role
 from tests.helpers.awkward_files import picture
 from tests.helpers.smtp_server import SmtpServer, smtp_server
 from tests.helpers.sse_client import Reader
@@ -44,6 +56,7 @@ from tests.service.helpers.event_factory import email_settings
 from tests.service.helpers.example_recorder import Person, Recorder, as_json
 from tests.service.helpers.live_api import Live
 from tests.service.helpers.sweeping import Sweeper
+from tests.service.helpers.valkey_process import Valkey
 from tests.service.inbound.rig import DOMAIN
 from tests.service.inbound.test_bounces import REPORT
 from tests.service.webhooks.conftest import ALL_TYPES, Hooks
@@ -63,6 +76,7 @@ class Product:
     hooks: Hooks
     following: Following
     smtp: SmtpServer
+    valkey: Valkey
     app: Any
     conversations: SessionFactory
     notifications: SessionFactory
@@ -101,6 +115,7 @@ async def product(
     conversations_engine: AsyncEngine,
     databases: dict[str, str],
     files_url: str,
+    valkey: Valkey,
     acting_as: As,
 ) -> AsyncIterator[Product]:
     ours = ConversationsSettings(
@@ -156,6 +171,7 @@ async def product(
             Hooks(Caller(api, "/api/v1/store", shop), conversations, conversations_engine, receiver),
             Following(sweeper, await client(feed_headers, to_conversations=False)),
             smtp,
+            valkey,
             app,
             conversations,
             notifications,
@@ -170,7 +186,9 @@ async def product(
         )
 
 
-async def test_the_examples_of_the_reference_are_what_the_services_answer(product: Product) -> None:
+async def test_the_examples_of_the_reference_are_what_the_services_answer(
+    product: Product, monkeypatch: pytest.MonkeyPatch
+) -> None:
     async with AsyncExitStack() as stack:
         await sync_the_store(product)
         streams = {
@@ -194,6 +212,7 @@ async def test_the_examples_of_the_reference_are_what_the_services_answer(produc
         await delete(product, conversation)
         await product.catch_up()
         await collect_events(product, streams)
+        await refuse_when_busy(product, monkeypatch)
     check_that_nothing_is_missing(product.record)
     written = as_json(product.record.document())
     if "UPDATE_EXAMPLES" in os.environ:
@@ -446,6 +465,51 @@ async def refuse(product: Product, conversation: str) -> None:
     await record.refused("headers-too-large", "count_unread", Person("CUSTOMER_TOKEN", {"X-Long": "x" * 33_000}))
     for large in ("payload-too-large", "url-too-long", "headers-too-large"):
         record.errors[large] = {"response": record.errors[large]["response"]}
+
+
+async def refuse_when_busy(product: Product, monkeypatch: pytest.MonkeyPatch) -> None:
+    """Call when something is full, busy or stopping. Nothing works afterwards."""
+    record, other, sessions, settings = product.record, product.other, product.conversations, product.live.settings
+    async with transaction(sessions) as session:
+        known = await begin_session(session, "C-43", Side.CUSTOMER)
+    cookie = f"{cookie_name(settings)}={issue_session_token(settings, 'C-43', Role.CUSTOMER, known.id, known.csrf)}"
+    question = {"subject": "A question", "body": "Is it blue?"}
+    await record.refused("csrf-failed", "create_conversation", Person("", {"Cookie": cookie}), question)
+
+    file = await record.json("upload_attachment", other, content=picture("PNG"))
+    async with transaction(sessions) as session:
+        await session.execute(text("update attachments set state = 'scanning' where id = :id"), {"id": file["id"]})
+    await record.refused("file-not-ready", "download_attachment", other, attachment_id=file["id"])
+    async with transaction(sessions) as session:
+        for _ in range(MAX_OPEN):
+            await begin_upload(session, Upload("C-43", Side.CUSTOMER, "photo.png", 1), 0)
+    await record.refused("too-many-uploads", "upload_attachment", other, content=b"One more")
+
+    shop = Principal("shop", Role.STORE)
+    hook: dict[str, Any] = {"url": "https://store.example/hooks", "types": ["message.posted"]}
+    async with transaction(sessions) as session:
+        for _ in range(MAX_WEBHOOKS - len(await list_webhooks(session))):
+            await create_webhook(session, shop, **hook, description=None)
+    await record.refused("too-many-webhooks", "create_webhook", product.store, hook)
+
+    redis = FailopenRedis(product.valkey.url, 5.0)
+    product.app.state.limits = limits = Limits(settings, redis)
+    writer = Principal("C-43", Role.CUSTOMER)
+    posts = [limits.allow(writer, [LimitedAction.MESSAGE]) for _ in range(settings.limit_messages_per_minute)]
+    await asyncio.gather(*posts)
+    await record.refused("rate-limited", "create_conversation", other, question)
+    await redis.client.aclose()
+
+    with monkeypatch.context() as patched:
+        patched.setattr(finding, "DEADLINE", 0)
+        await record.refused("search-too-slow", "list_conversations", other, query={"q": "blue"})
+    async with AsyncExitStack() as stack:
+        for _ in range(STREAMS_PER_PERSON):
+            reading = product.live.reading(Caller(product.hooks.shop.api, "", other.headers))
+            await stack.enter_async_context(reading)
+        await record.refused("too-many-streams", "stream_events", other)
+    product.live.hub.close()
+    await record.refused("unavailable", "stream_events", other)
 
 
 async def operate(product: Product) -> None:

@@ -186,6 +186,9 @@ def _shown(response: httpx2.Response) -> dict[str, Any]:
     elif media_type.endswith("json") and response.content:
         del headers["content-type"]
         shown["json"] = response.json()
+    if (wait := headers.get("retry-after")) and shown["json"]["code"] == "rate-limited":  # it depends on when
+        headers["retry-after"] = "41"
+        shown["json"]["detail"] = shown["json"]["detail"].replace(f"in {wait} second", "in 41 second")
     return shown
 
 
