@@ -142,7 +142,8 @@ def cursor_binding(order: str, side: Side, filters: Filters) -> list[Any]:
     """Return what the cursors of a list belong to."""
     f = filters  # spelled out: `dataclasses.astuple` would cost more than the rest of the cursor
     desk = (f.assignee_id, f.unassigned, f.label_id, *(() if f.held is None else (f.held,)))
-    return [order, side, f.status, f.unread, f.user_id, f.order_id, f.order_number, *(desk if any(desk) else ())]
+    is_desk = any(desk) or f.held is not None
+    return [order, side, f.status, f.unread, f.user_id, f.order_id, f.order_number, *(desk if is_desk else ())]
 
 
 class PageSql:

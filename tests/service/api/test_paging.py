@@ -111,6 +111,7 @@ async def test_a_cursor_of_other_filters_or_another_list_is_rejected(
         (sam, "/conversations", {"user_id": "anna"}),
         (sam, "/conversations", {"order_number": "anna"}),
         (sam, "/conversations", {"unread": "true"}),
+        (sam, "/conversations", {"held": "false"}),
         (anna, messages[0], {}),
         (anna, messages[1], {}),
         (anna, messages[0], {"order": "desc"}),
@@ -126,7 +127,7 @@ async def test_a_cursor_of_other_filters_or_another_list_is_rejected(
         page = await caller.get(path, limit=1, **params)
         if page["next_cursor"]:
             cursors.append((page["next_cursor"], caller, path, params))
-    assert len(cursors) == 11
+    assert len(cursors) == 12
 
     for cursor, *own in cursors:
         for caller, path, params in lists:
