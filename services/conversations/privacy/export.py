@@ -60,15 +60,17 @@ async def prepare_export(sources: Sources, user_id: str, *, internal: bool) -> "
         raise NotFound("This user was deleted. Nothing that remains of them has a name or an address.")
     notifications = Notifications(sources.notifications, [*merged, user_id])
     email_profile = await notifications.read_profile()
-    beginning = Beginning(person, await queries.list_conversations(), email_profile, await queries.was_ever_admin())
+    conversations, was_admin = await queries.list_conversations(), await queries.was_ever_admin()
+    beginning = Beginning(person, merged, conversations, email_profile, was_admin)
     return Export(sources, beginning, queries, notifications, internal=internal)
 
 
 @dataclass(frozen=True, slots=True)
 class Beginning:
-    """What is read of a person before the first byte is written."""
+    """What is read of a person before the first byte is written. `merged_ids` are the newest of their other ids."""
 
     person: PersonRow
+    merged_ids: Sequence[str]
     conversations: Sequence[ExportedConversation]
     email_profile: Mapping[str, Any]
     was_admin: bool
@@ -82,14 +84,14 @@ class Export:
     ) -> None:
         settings, person = sources.settings, beginning.person
         self._files, self._store_name = sources.files, settings.store_name
-        self._person, self._conversations = person, beginning.conversations
+        self._person, self._merged_ids, self._conversations = person, beginning.merged_ids, beginning.conversations
         self._email_profile, self._was_admin = beginning.email_profile, beginning.was_admin
         self._queries, self._notifications, self._internal = queries, notifications, internal
         self._pages = Pages(
             [person.locale, settings.locale], [person.zoneinfo, settings.time_zone], settings.store_name
         )
         self._now = local_now(self._pages.zone)
-        self._missing: set[str] = set()  # ids of files that the store does not have
+        self._added: set[str] = set()  # ids of files whose bytes are in the archive
 
     @property
     def file_name(self) -> str:
@@ -115,7 +117,7 @@ class Export:
 
     async def _add_profile(self, archive: Archive, unsent: Sequence[Mapping[str, Any]]) -> None:
         sessions = [dict(row) for row in await self._queries.list_sessions()]
-        profile = self._person._asdict()
+        profile = self._person._asdict() | {"merged_ids": self._merged_ids}
         del profile["deleted_at"]
         document = {
             "exported_at": self._now,
@@ -132,7 +134,11 @@ class Export:
         _ = self._pages.gettext
         yield self._start(_("Data of %(name)s") % {"name": name}, up=None)
         yield self._pages.render(
-            "index_start.html", person=self._person, conversations=self._conversations, now=self._now
+            "index_start.html",
+            person=self._person,
+            merged_ids=self._merged_ids,
+            conversations=self._conversations,
+            now=self._now,
         )
         for start in range(0, len(self._conversations), 100):
             yield self._pages.render(
@@ -249,15 +255,15 @@ class Export:
                 first = await anext(slices, b"")
             except FileNotFoundError:
                 log.warning("file missing in an export", attachment_id=file["id"])
-                self._missing.add(file["id"])
                 return
             await archive.add_file(path, _after(first, slices), file["size"])
+        self._added.add(file["id"])
 
     def _file(self, file: Mapping[str, Any], path: str) -> dict[str, Any]:
         """Return what is shown of a file. `left_out` says why its bytes are not in the archive."""
-        left_out = None if file["state"] == FileState.READY else file["state"]
-        if file["id"] in self._missing:
-            left_out = "missing"
+        left_out = None
+        if file["id"] not in self._added:
+            left_out = "missing" if file["state"] == FileState.READY else file["state"]
         shown = {name: file[name] for name in ("id", "name", "size", "content_type", "sha256")}
         return shown | {"file": None if left_out else path, "left_out": left_out}
 
@@ -291,20 +297,32 @@ class Export:
     async def _add_admin_work(self, archive: Archive) -> None:
         """Add what the person wrote as an admin: text, without the messages that it answers."""
         folder, queries = "data/support-team", self._queries
+        async for rows in queries.written_as_admin():
+            for row in rows:
+                for path, file in _admin_files(row):
+                    await self._add_file(archive, path, file)
         assigned = [row["id"] for row in await queries.assigned()]
         await archive.add_text(f"{folder}/assigned.json", _one(write_json(assigned).decode()))
-        await archive.add_text(f"{folder}/messages.json", _array(queries.written_as_admin))
+        await archive.add_text(f"{folder}/messages.json", _array(self._written_as_admin))
         await archive.add_text(f"{folder}/notes.json", _array(queries.notes))
         await archive.add_text(f"{folder}/audit.json", _array(queries.acts))
         notifications = _array(lambda: self._notifications.items("admin-notifications"))
         await archive.add_text(f"{folder}/notifications.json", notifications)
         await archive.add_text("support-team.html", self._admin_work_page())
 
+    async def _written_as_admin(self) -> AsyncIterator[list[dict[str, Any]]]:
+        async for rows in self._queries.written_as_admin():
+            yield [
+                dict(row) | {"attachments": [self._file(file, path) for path, file in _admin_files(row)]}
+                for row in rows
+            ]
+
     async def _admin_work_page(self) -> AsyncIterator[str]:
         yield self._start(self._pages.gettext("What this person wrote for the store"), up="index.html")
-        for rows in (self._queries.written_as_admin, self._queries.notes):
+        for rows in (self._written_as_admin, self._queries.notes):
             async for items in rows():
-                shown = [{"number": None, **item, "at": item.get("sent_at") or item.get("at")} for item in items]
+                lacking: dict[str, Any] = {"number": None, "removed": False, "attachments": []}
+                shown = [lacking | {**item, "at": item.get("sent_at") or item.get("at")} for item in items]
                 yield self._pages.render("support_team.html", items=shown)
         yield self._pages.render("page_end.html")
 
@@ -321,8 +339,16 @@ def _file_name(name: str) -> str:
 
 
 def _path(ordinal: str, number: int, position: int, name: str) -> str:
-    """Return where a file is in the archive: no two have the same ordinal, number and position."""
+    """Return where a file of a message is in the archive; `ordinal` is the folder of its conversation."""
     return f"files/{ordinal}/{number:04}-{position}-{_file_name(name)}"
+
+
+def _admin_files(row: Mapping[str, Any]) -> list[tuple[str, Mapping[str, Any]]]:
+    """Return the files of an admin's message, each with its path in the archive."""
+    return [
+        (_path(f"support-team/{row['conversation_id']}", row["number"], position, file["name"]), file)
+        for position, file in enumerate(row["attachments"] or [], 1)
+    ]
 
 
 def _original(item: Mapping[str, Any]) -> str:

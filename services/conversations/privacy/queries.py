@@ -205,10 +205,11 @@ _UNSENT: Final = f"""
 _ADMIN_MESSAGE_IDS: Final = f"""
     select id from messages where sender_id = $1 and sender_role = '{Side.ADMIN}' and id > $2 order by id limit $3
 """  # noqa: S608 - built from constants
-_ADMIN_MESSAGES: Final = """
-    select m.conversation_id, m.number, m.created_at as sent_at, m.via, m.body
+_ADMIN_MESSAGES: Final = f"""
+    select m.conversation_id, m.number, m.created_at as sent_at, m.via, m.removed_at is not null as removed, m.body,
+        {attachments_sql("m")} as attachments
     from messages as m join conversations as c on c.id = m.conversation_id where m.id = any($1) order by m.id
-"""
+"""  # noqa: S608 - built from constants
 _NOTE_IDS: Final = f"""
     select id from conversation_entries where actor_id = $1 and kind = '{EntryKind.NOTE}' and id > $2
     order by id limit $3

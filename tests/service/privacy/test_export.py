@@ -6,6 +6,7 @@ import json
 import re
 from collections.abc import AsyncIterator
 from typing import Any
+from urllib.parse import quote
 from uuid import UUID
 from zipfile import BadZipFile, ZipFile
 
@@ -148,19 +149,25 @@ async def test_notes_and_labels_are_in_it_on_request_only(shop: Caller, conversa
 
 
 async def test_an_admins_export_has_what_they_wrote_and_did(
-    shop: Caller, anna: Caller, sweeping: Sweeper, conversation: str
+    shop: Caller, anna: Caller, sam: Caller, sweeping: Sweeper, conversation: str
 ) -> None:
+    await sam.post(conversation, "", attachments=[(await sam.upload(b"a plan", HOSTILE))["id"]])
     await anna.post(conversation, "Noch eine Zeile")
     await sweeping.number()
     await sweeping.catch_up_fully()
     archive = await export(shop, "sam")
-    assert data(archive, "support-team/messages")[0]["body"] == "An answer"
+    written = data(archive, "support-team/messages")
+    assert [(each["body"], each["removed"]) for each in written] == [("An answer", False), ("", True), ("", False)]
+    [file] = written[2]["attachments"]
+    assert archive.read(file["file"]) == b"a plan"
     assert [each["body"] for each in data(archive, "support-team/notes")] == ["A secret note"]
     assert data(archive, "support-team/assigned") == [conversation]
     told = data(archive, "support-team/notifications")
     assert [each["type"] for each in told] == ["CUSTOMER_REPLIED"]
     assert "message.removed" in {each["action"] for each in data(archive, "support-team/audit")}
-    assert "An answer" in archive.read("support-team.html").decode()
+    page = archive.read("support-team.html").decode()
+    assert "An answer" in page
+    assert f'href="{quote(file["file"])}"' in page
     everything = b"".join(archive.read(name) for name in archive.namelist())
     assert b"Zeile" not in everything
 
@@ -282,6 +289,8 @@ async def test_what_a_merger_has_not_moved_yet_is_in_it(
         await begin_merge(session, "anna", "ben")  # and its process died
     archive = await export(shop, "ben")
     assert {"data/conversations/0001.json", "data/conversations/0002.json"} <= set(archive.namelist())
+    assert data(archive, "person")["profile"]["merged_ids"] == ["anna"]
+    assert ">anna</dd>" in archive.read("index.html").decode()
 
 
 async def test_it_has_what_the_notifications_service_has_of_an_old_id(
