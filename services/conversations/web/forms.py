@@ -74,17 +74,20 @@ async def read_form(
     for name in _IDS & given.keys():  # may be pasted with white space
         given[name] = given[name].strip()
     key = known_key(typed.get("idempotency_key"))
+    # Only `seen_number` is converted, so validation stays as strict as for JSON.
+    values: dict[str, Any] = {name: _number(name, value) for name, value in given.items()}
+    if attachments or stored:
+        values[ATTACHMENTS] = attachments + stored
+    return replace(form_of(kind, values, typed, gettext), key=key, attachments=attachments + stored)
+
+
+def form_of(kind: type[B], values: Mapping[str, Any], typed: Mapping[str, str], gettext: Translate) -> Form[B]:
+    """Return a form with what was typed, and the request body of these values or what is wrong with them."""
     try:
-        # Only `seen_number` is converted, so validation stays as strict as for JSON.
-        values: dict[str, Any] = {name: _number(name, value) for name, value in given.items()}
-        if attachments or stored:
-            values[ATTACHMENTS] = attachments + stored
-        body = kind.model_validate(values)
+        return Form(typed, kind.model_validate(values), gettext=gettext)
     except ValidationError as error:
         errors = {str(fault["loc"][0]) if fault["loc"] else "": _message(fault, gettext) for fault in error.errors()}
-        typed = {name: _encodable(value) for name, value in typed.items()}
-        return Form(typed, None, errors, key, gettext, attachments + stored)
-    return Form(typed, body, {}, key, gettext, attachments + stored)
+        return Form({name: _encodable(value) for name, value in typed.items()}, None, errors, gettext=gettext)
 
 
 def _encodable(value: str) -> str:

@@ -59,21 +59,41 @@ async def test_a_conversation_is_assigned_labelled_and_noted_without_scripts(
 @pytest.mark.parametrize(
     ("act", "field", "text", "words"),
     [
-        ("note", "body", " ", "A field is empty."),
-        ("note", "body", "x" * 10_001, "Use at most 10000 characters."),
-        ("add-label", "add", "x" * 51, "Use at most 50 characters."),
-        ("assign", "admin_id", "nobody", "Go back, correct what you entered, and try again."),
+        ("note", "body", " ", "Please fill this in."),
+        ("note", "body", "  1 < 2\n" + "x" * 10_000, "This is too long. Use at most 10000 characters."),
+        ("add-label", "add", "<b>" + "x" * 48, "This is too long. Use at most 50 characters."),
+        ("add-label", "add", "one too many", "A conversation can have up to 20 labels; this one would have 21."),
     ],
 )
-async def test_a_wrong_form_says_what_to_correct(
-    browser: Browser, anna: Caller, act: str, field: str, text: str, words: str
+async def test_a_wrong_note_or_label_comes_back_with_what_to_correct(
+    browser: Browser, anna: Caller, sam: Caller, kim: Caller, act: str, field: str, text: str, words: str
 ) -> None:
-    page = await show(browser, f"{(await anna.open(body='Hello?'))['id']}/")
+    await kim.get("/admins")
+    conversation = (await anna.open(body="Hello?"))["id"]
+    await sam.call("PATCH", f"/conversations/{conversation}/labels", {"add": [f"label {n}" for n in range(20)]})
+    page = await show(browser, f"{conversation}/?status=OPEN")
     form = page.root.all("form", **{"data-act": act})[0]
-    answer = await browser.submit(form["action"], **{**page.fields(form), field: text})
+    typed = {**page.fields(form), field: text} | ({"mentions": ["kim"]} if act == "note" else {})
+    answer = await browser.submit(form["action"], **typed)
+    assert answer.status_code == 422
+    page = Page(answer)
+    form = page.root.all("form", **{"data-act": act})[0]
+    assert page.by_id(f"{field}-error").text == words
+    assert page.fields(form)[field].strip("\n") == text.strip("\n")
+    assert page.fields(form).get("mentions") == typed.get("mentions")
+    corrected = await submit(browser, page, act, **{field: "label 1" if act == "add-label" else "Correct"})
+    assert str(corrected.answer.url).endswith("?status=OPEN")
+    listed = (await sam.get("/labels"))["items"]
+    assert len(listed) == 20, "nothing of what was rejected was saved"
+
+
+async def test_a_wrong_assignee_is_said_on_a_page(browser: Browser, anna: Caller) -> None:
+    page = await show(browser, f"{(await anna.open(body='Hello?'))['id']}/")
+    form = page.root.all("form", **{"data-act": "assign"})[0]
+    answer = await browser.submit(form["action"], **{**page.fields(form), "admin_id": "nobody"})
     assert answer.status_code == 422
     assert "Nothing was saved" in answer.text
-    assert words in answer.text
+    assert "Go back, correct what you entered, and try again." in answer.text
 
 
 async def test_the_composer_says_why_no_email_will_go_out(browser: Browser, anna: Caller, shop: Caller) -> None:

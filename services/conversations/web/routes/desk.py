@@ -1,8 +1,9 @@
 """Forms of the desk: assignment, labels, notes and removing a message. Each leads back to the conversation.
 
-Scripts call the API instead, which also says why something was rejected.
+A rejected note or label is shown in its form on the page. Scripts call the API instead, which says why.
 """
 
+from dataclasses import replace
 from typing import Any, TypeVar
 from uuid import UUID
 
@@ -10,6 +11,7 @@ from fastapi import APIRouter, Request
 from fastapi.exceptions import RequestValidationError
 from fastapi.responses import Response
 from pydantic import BaseModel, ValidationError
+from sqlalchemy.ext.asyncio import AsyncSession
 
 from services.conversations.api.desk_schemas import Assign, ChangeLabels, WriteNote
 from services.conversations.desk import labels
@@ -18,11 +20,13 @@ from services.conversations.desk.notes import NewNote, add_note, delete_note
 from services.conversations.desk.removal import remove_message
 from services.conversations.messaging.create_keys import claim_key
 from services.conversations.messaging.idempotency import IdempotencyKey
-from services.conversations.web.auth import AdminSubmission
-from services.conversations.web.forms import known_key
+from services.conversations.web.auth import AdminSubmission, PageContext
+from services.conversations.web.forms import Translate, form_of, known_key, new_form
 from services.conversations.web.inbox_query import InboxQuery, ListQuery
-from services.conversations.web.rendering import ADMIN_ROOT, PageRoute, redirect
+from services.conversations.web.rendering import ADMIN_ROOT, PageRoute, pages_of, redirect
+from services.conversations.web.routes.thread import show_thread
 from shared.dependencies import DbSession
+from shared.problems import Invalid
 
 B = TypeVar("B", bound=BaseModel)
 
@@ -54,10 +58,17 @@ async def change_labels(
     conversation_id: UUID, request: Request, page_context: AdminSubmission, session: DbSession, inbox: ListQuery
 ) -> Response:
     """Add a label, or remove one."""
-    changes = {name: [value] for name in ("add", "remove") if (value := await _field(request, name))}
-    body = _valid(ChangeLabels, **changes)
-    await labels.change_labels(session, conversation_id, body.add, body.remove, page_context.principal.id)
-    return redirect(_page_of(conversation_id, inbox))
+    typed = {name: await _field(request, name) for name in ("add", "remove")}
+    values = {name: [value] for name, value in typed.items() if value}
+    form = form_of(ChangeLabels, values, typed, _gettext(request, page_context))
+    if (body := form.body) is not None:
+        try:
+            async with session.begin_nested():
+                await labels.change_labels(session, conversation_id, body.add, body.remove, page_context.principal.id)
+            return redirect(_page_of(conversation_id, inbox))
+        except Invalid as problem:
+            form = form.with_errors(problem)
+    return await show_thread(request, page_context, session, conversation_id, new_form(), inbox, label_form=form)
 
 
 @router.post("/notes/")
@@ -66,14 +77,28 @@ async def write_note(
 ) -> Response:
     """Add a note. A second submit of the same form adds nothing."""
     mentions = [str(value) for value in (await request.form()).getlist("mentions")]
-    body = _valid(WriteNote, body=(await _field(request, "body")).replace("\r\n", "\n"), mentions=mentions)
-    admin_id, key = page_context.principal.id, known_key(await _field(request, "idempotency_key"))
-    claimed_id, replayed = None, False
+    typed = {"body": (await _field(request, "body")).replace("\r\n", "\n")}
+    form = form_of(WriteNote, typed | {"mentions": mentions}, typed, _gettext(request, page_context))
+    form = replace(form, key=known_key(await _field(request, "idempotency_key")))
+    if (body := form.body) is not None:
+        try:
+            async with session.begin_nested():
+                await _add_note(session, conversation_id, body, page_context.principal.id, form.key)
+            return redirect(_page_of(conversation_id, inbox))
+        except Invalid as problem:
+            form = form.with_errors(problem)
+    return await show_thread(
+        request, page_context, session, conversation_id, new_form(), inbox, note_form=form, mentioned=mentions
+    )
+
+
+async def _add_note(session: AsyncSession, conversation_id: UUID, body: WriteNote, admin_id: str, key: str) -> None:
+    claimed_id = None
     if once := IdempotencyKey.of(key, f"note:{conversation_id}", body.model_dump(exclude_defaults=True)):
         claimed_id, replayed = await claim_key(session, admin_id, once)
-    if not replayed:
-        await add_note(session, NewNote(conversation_id, body.body, body.mentions, admin_id), claimed_id)
-    return redirect(_page_of(conversation_id, inbox))
+        if replayed:
+            return
+    await add_note(session, NewNote(conversation_id, body.body, body.mentions, admin_id), claimed_id)
 
 
 @router.post("/notes/{note_id}/delete/")
@@ -101,6 +126,10 @@ def _page_of(conversation_id: UUID, inbox: InboxQuery) -> str:
 async def _field(request: Request, name: str) -> str:
     value = (await request.form()).get(name)
     return value.strip("\r\n") if isinstance(value, str) else ""
+
+
+def _gettext(request: Request, page_context: PageContext) -> Translate:
+    return pages_of(request).reader(request, page_context).gettext
 
 
 def _valid(kind: type[B], **values: Any) -> B:

@@ -7,6 +7,7 @@ from fastapi import APIRouter, Request
 from fastapi.responses import Response
 
 from services.conversations.api.dependencies import Prefetch, viewer_of
+from services.conversations.api.desk_schemas import ChangeLabels, WriteNote
 from services.conversations.api.posting import save_edit
 from services.conversations.api.request_schemas import EditConversation
 from services.conversations.api.response_schemas import UserOut
@@ -58,7 +59,7 @@ async def read_conversation(
     if canned is not None:
         text, empty = await fill_for(session, canned, conversation_id, page_context.principal.id)
         form = new_form(reply_body=text)
-    return await _thread_page(
+    return await show_thread(
         request,
         page_context,
         session,
@@ -95,7 +96,7 @@ async def edit_conversation(
             form = form.with_new_key() if isinstance(error, IdempotencyKeyReused) else form
         except Invalid as problem:
             form = form.with_errors(problem)
-    return await _thread_page(request, page_context, session, conversation_id, form, inbox, refusal=refusal)
+    return await show_thread(request, page_context, session, conversation_id, form, inbox, refusal=refusal)
 
 
 @router.get("/{conversation_id}/unread/")
@@ -117,7 +118,7 @@ def _typed_status(form: Form[EditConversation]) -> Status | None:
     return Status(name) if name in set(Status) else None
 
 
-async def _thread_page(
+async def show_thread(
     request: Request,
     page_context: PageContext,
     session: DbSession,
@@ -130,7 +131,12 @@ async def _thread_page(
     earlier: str | None = None,
     refusal: Refusal = None,
     empty_variables: Sequence[str] = (),
+    note_form: Form[WriteNote] | None = None,
+    mentioned: Sequence[str] = (),
+    label_form: Form[ChangeLabels] | None = None,
 ) -> Response:
+    """Render the page of a conversation, with forms as they were typed. `mentioned` are the admins of the note."""
+    note_form, label_form = note_form or new_form(), label_form or new_form()
     connection = await driver_connection(session)
     detail, others, custom = await load_conversation_and_others(connection, conversation_id, OTHERS)
     api_state(request).reads.note(page_context.principal.id, conversation_id)
@@ -140,7 +146,7 @@ async def _thread_page(
     return await page.render(
         session,
         detail,
-        status=422 if form.errors else 200,
+        status=422 if form.errors or note_form.errors or label_form.errors else 200,
         refusal=refusal,
         inbox=inbox,
         peek=peek,
@@ -150,7 +156,9 @@ async def _thread_page(
         custom=list(shown_fields(custom)),
         desk=detail.desk,
         choices=choices,
-        note_form=new_form(),
+        note_form=note_form,
+        mentioned=mentioned,
+        label_form=label_form,
         others=[other.conversation for other in others],
         statuses=list(Status),
         form=form,
