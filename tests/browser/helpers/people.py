@@ -12,6 +12,7 @@ from tests.browser.helpers.site import Site, address_of
 
 HOME = {"customer": "/dashboard/messages/", "admin": "/admin/dashboard/conversation/"}
 CANCELLED = "net::ERR_ABORTED"  # the page was left while a request was running
+SEE_OTHER = 303
 SERVER_ERROR = 500
 
 
@@ -40,6 +41,16 @@ class Person:
     async def open(self, conversation: str) -> Page:
         """Open a conversation in the first tab."""
         return await self.go(f"{self.home}{conversation}/")
+
+    async def begin_session(self, path: str | None = None) -> None:
+        """Enter the product as `enter` does, without the store's page, which costs as much as a page of ours."""
+        token = self.site.store.token(self.id, self.role)
+        fields: dict[str, str | float | bool] = {"token": token, "next": path or self.home}
+        answer = await self.context.request.post(
+            f"{self.site.origin}/session", form=fields, headers={"Origin": self.site.store.url}, max_redirects=0
+        )
+        assert answer.status == SEE_OTHER, await answer.text()
+        await self.page.goto(self.site.origin + answer.headers["location"])
 
     async def enter(self, path: str | None = None) -> None:
         """Enter the product from the store by its button."""
@@ -126,7 +137,7 @@ class People:
         if not options.get("java_script_enabled", True):
             person.expect_complaints(r"/chats-static/.*\.js csp$")  # preloaded modules, which such a browser refuses
         person.watch()
-        await person.enter(path)
+        await person.begin_session(path)
         return person
 
     async def take_screenshots(self, directory: Path) -> list[Path]:
