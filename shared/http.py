@@ -62,11 +62,15 @@ SINGLE_HEADERS = {
         "X-CSRF-Token",
     )
 }
+# What a compressed body says of itself. Some clients send a character set there, which changes nothing.
+COMPRESSIONS = frozenset({"gzip", "x-gzip", "deflate", "compress", "br", "zstd"})
 CLOSE_SECONDS = 5.0  # for what runs in the background to end
 
 
 class RequestHead:
     """ASGI middleware that limits a request's head: 414 for its URL, 431 for its headers, 422 for one sent twice.
+
+    Nothing decompresses bodies, so one that says that it is compressed is 422: a file would be stored that way.
 
     Gives routes the undecoded path, so that an id can contain an encoded slash; types decode path parameters. The
     server accepts headers of any size, so the proxy has to limit them as well.
@@ -87,6 +91,8 @@ class RequestHead:
             names = [name for name, _ in headers]
             if len(set(names)) < len(names):
                 _check_single_headers(names)
+            if b"content-encoding" in names:
+                _check_not_compressed(",".join(Headers(scope=scope).getlist("content-encoding")))
             scope["path"] = path.decode("ascii", "replace")
         await self.app(scope, receive, send)
 
@@ -96,6 +102,12 @@ def _check_single_headers(names: Sequence[bytes]) -> None:
     for name, shown in SINGLE_HEADERS.items():
         if (count := names.count(name)) > 1:
             raise Invalid(f"send this header once, not {count} times", ("header", shown))
+
+
+def _check_not_compressed(encoding: str) -> None:
+    """Raise `Invalid` if a `Content-Encoding` names a compression."""
+    if COMPRESSIONS & {part.strip() for part in encoding.lower().split(",")}:
+        raise Invalid("send the body uncompressed, without this header", ("header", "Content-Encoding"))
 
 
 @dataclass(frozen=True, slots=True)

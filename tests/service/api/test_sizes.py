@@ -1,6 +1,7 @@
 """How large a request may be, and how long it may use the database."""
 
 import asyncio
+import gzip
 import json
 from collections.abc import AsyncIterator
 from typing import Any
@@ -68,6 +69,16 @@ async def test_a_header_of_one_value_must_not_be_sent_twice(anna: Caller) -> Non
     languages = [("Authorization", authorization), ("Accept-Language", "de"), ("Accept-Language", "en")]
     assert (await anna.api.post(path, headers=languages, json=body)).status_code == 201
     assert len((await anna.get("/conversations"))["items"]) == 1
+
+
+async def test_a_compressed_body_is_refused_wherever_it_is_sent(anna: Caller, shop: Caller) -> None:
+    for caller, path in ((anna, "conversations"), (anna, "attachments"), (shop, "store/import")):
+        headers = caller.headers | {"Content-Encoding": "identity, GZip"}
+        answer = await caller.api.post(f"/api/v1/{path}", headers=headers, content=gzip.compress(b"{}"))
+        assert problem(answer) == (422, "validation-failed")
+        assert answer.json()["errors"][0]["loc"] == ["header", "Content-Encoding"]
+    headers = anna.headers | {"Content-Encoding": "UTF-8"}
+    assert (await anna.api.post("/api/v1/conversations", headers=headers, json={"subject": "S"})).status_code == 201
 
 
 async def test_a_body_must_arrive_in_time_and_waiting_for_a_disconnect_is_unlimited() -> None:
