@@ -16,6 +16,7 @@ from redis.exceptions import RedisError
 from bench.chaos.mailroom import Mailroom
 from bench.chaos.proxy import Disturbance, Link, Trouble
 from tests.helpers.smtp_server import DROP, KEEP_AND_DROP, KEEP_AND_STALL, STALL
+from tests.helpers.waiting import eventually
 from tests.system.helpers.processes import IMMEDIATE, Processes
 
 LEASES = {"worker": 60.0, "sweeper": 60.0, "jobs": 20.0}
@@ -76,10 +77,11 @@ def _of_processes(world: World, *, long: bool) -> list[Fault]:
         ]
         if name == "worker":
             faults += [
-                Fault(lane, kind, "a child of the worker", strike, part_of=name)
-                for kind, strike in (
-                    ("kill -9", partial(_kill_child, world, name)),
-                    ("SIGSTOP and SIGCONT", partial(_freeze_child, world, name, 6.0)),
+                Fault(lane, kind, target, strike, part_of=name)
+                for kind, target, strike in (
+                    ("kill -9", "a pool process of the worker", partial(_kill_child, world, name)),
+                    ("kill -9", "the clock of the worker", partial(_kill_clock, world, name)),
+                    ("SIGSTOP and SIGCONT", "a child of the worker", partial(_freeze_child, world, name, 6.0)),
                 )
             ]
         if long and (lease := LEASES.get(name.removesuffix("-2"))):
@@ -143,10 +145,24 @@ async def _freeze(world: World, name: str, longest: float, rng: random.Random, *
 
 
 async def _kill_child(world: World, name: str, rng: random.Random) -> None:
-    if children := world.processes.family(name)[1:]:
+    if children := _children(world, name)[1:]:
         with suppress(psutil.NoSuchProcess):
             rng.choice(children).kill()
     await asyncio.sleep(rng.random() * 2)
+
+
+async def _kill_clock(world: World, name: str, _: random.Random) -> None:
+    """Kill the worker's clock, with which it ends; start the worker again, as a supervisor does."""
+    for clock in _children(world, name)[:1]:
+        with suppress(psutil.NoSuchProcess):
+            clock.kill()
+        await eventually(lambda: name in world.processes.ended())
+        await world.processes.start(name)
+
+
+def _children(world: World, name: str) -> list[psutil.Process]:
+    """Return the children of a worker, its clock first: it is forked before the pool."""
+    return sorted(world.processes.family(name)[1:], key=psutil.Process.create_time)
 
 
 async def _freeze_child(world: World, name: str, longest: float, rng: random.Random) -> None:

@@ -25,7 +25,10 @@ class Nemesis:
         self.struck = struck
         self.held: defaultdict[str, asyncio.Lock] = defaultdict(asyncio.Lock)
         self.ended: Counter[str] = Counter()
-        """Processes that ended by themselves, and were restarted as by a supervisor."""
+        """Processes that ended by themselves, and were restarted as by a supervisor.
+
+        A worker does if one of its pool processes is killed before Celery has started all.
+        """
         self.mishaps: list[str] = []
         """Failures to recover from a fault."""
 
