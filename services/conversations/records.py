@@ -104,6 +104,11 @@ class MessageRow(NamedTuple):
     removed_at: datetime | None
     attachments: list[dict[str, Any]] | None  # objects of `ATTACHMENT_JSON`
 
+    @classmethod
+    def of(cls, row: Any) -> "MessageRow":
+        """Build it from a row of its columns."""
+        return tuple.__new__(cls, row)  # as `_make`, which a thread would call for each message
+
 
 class ConversationDetail(NamedTuple):
     """A conversation with its customer and its order. `desk` is null if it was read for a customer."""

@@ -50,7 +50,7 @@ SESSION = UUID("01900000-0000-4000-8000-000000000000")
 TOKEN = issue_token(SETTINGS, {"sub": "anna", "role": "customer", "name": "Anna"}, HOUR)
 # Like `issue_session_token`, but valid for longer than a test run: it is made at collection.
 COOKIE = issue_token(SETTINGS, {"sub": "anna", "role": "customer", "sid": str(SESSION), "csrf": "csrf"}, HOUR)
-FILTERS = ["activity", None]
+FILTERS = ("activity", None)
 CURSOR: list[str | int] = ["2026-01-02T03:04:05+00:00", "anna", 7]
 KEYS = {algorithm: jwt.PyJWK(public_jwk(private_key(algorithm))) for algorithm in ALGORITHMS}
 

@@ -32,7 +32,7 @@ async def enforce_limits(request: Request, caller: Principal, body: Writing, key
     text = body.reply_body if isinstance(body, EditConversation) else body.body
     if text or body.attachments:
         actions.append(LimitedAction.MESSAGE)
-    await api_state(request).limits.allow(caller, actions, path=request.url.path, key=key)
+    await api_state(request).limits.allow(caller, actions, path=request.scope["path"], key=key)
 
 
 def _counted(kind: type[W], role: Role) -> Callable[..., Coroutine[Any, Any, W]]:

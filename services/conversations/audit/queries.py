@@ -36,7 +36,7 @@ async def list_entries(
 ) -> tuple[list[AuditRow], str | None]:
     """Return a page of entries that match all filters, and the cursor of the next."""
     filters = {"actor_id": actor_id, "conversation_id": conversation_id, "action": action and action.value}
-    binding = ["audit", *filters.values()]
+    binding = ("audit", *filters.values())
     values: list[Any] = [limit + 1]
     conditions = []
     for column, value in filters.items():

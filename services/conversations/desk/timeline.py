@@ -45,7 +45,7 @@ async def list_timeline(
     reader: Reader, conversation_id: UUID, *, newest_first: bool, cursor: str | None, limit: int
 ) -> tuple[list[MessageRow | EntryRow], str | None, datetime | None]:
     """Return a page of a conversation's timeline, the cursor of the next, and `KNOWN_UNTIL`. Raises `NotFound`."""
-    binding = ["timeline", str(conversation_id), newest_first]
+    binding = ("timeline", str(conversation_id), newest_first)
     key: Sequence[Any] = ()
     if cursor is not None:
         last, rank, at, item_id = decode_cursor(cursor, binding, number, _rank, moment, UUID)

@@ -10,7 +10,7 @@ each status. Only a list by label reads all conversations with that label, or th
 PostgreSQL estimates.
 """
 
-from collections.abc import Iterator, Sequence
+from collections.abc import Hashable, Iterator, Sequence
 from dataclasses import dataclass
 from datetime import datetime
 from typing import Any
@@ -132,18 +132,18 @@ async def list_by_waiting(
     return conversations, encode_cursor(binding, [(started_at or rows[0][-1]).isoformat(), waiting, str(last.id)])
 
 
-def activity_cursor(binding: Any, last: ConversationDetail) -> str:
+def activity_cursor(binding: Hashable, last: ConversationDetail) -> str:
     """Return the cursor after the last conversation on a page of a list by activity."""
     row = last.conversation
     return encode_cursor(binding, [row.last_activity_at.isoformat(), str(row.id)])
 
 
-def cursor_binding(order: str, side: Side, filters: Filters) -> list[Any]:
+def cursor_binding(order: str, side: Side, filters: Filters) -> tuple[Hashable, ...]:
     """Return what the cursors of a list belong to."""
     f = filters  # spelled out: `dataclasses.astuple` would cost more than the rest of the cursor
     desk = (f.assignee_id, f.unassigned, f.label_id, *(() if f.held is None else (f.held,)))
     is_desk = any(desk) or f.held is not None
-    return [order, side, f.status, f.unread, f.user_id, f.order_id, f.order_number, *(desk if is_desk else ())]
+    return (order, side, f.status, f.unread, f.user_id, f.order_id, f.order_number, *(desk if is_desk else ()))
 
 
 class PageSql:
@@ -199,7 +199,7 @@ class PageSql:
         either = [f"({' or '.join(parts)})"] if parts else []
         return " and ".join((*either, *self.conditions)) or "true"
 
-    def start_after(self, cursor: str, binding: Any) -> None:
+    def start_after(self, cursor: str, binding: Hashable) -> None:
         """Leave out the conversations up to a cursor of a list by activity."""
         key = self.bind(*decode_cursor(cursor, binding, moment, UUID))
         self.conditions.append(f"(c.last_activity_at, c.id) < ({key})")

@@ -81,7 +81,7 @@ async def list_messages(
 
     The same statement checks that the conversation exists and belongs to `scope`.
     """
-    binding = [str(conversation_id), newest_first, after]
+    binding = (str(conversation_id), newest_first, after)
     above, below = after if after is not None else -1, MAX_NUMBER
     if cursor is not None:
         (last_number,) = decode_cursor(cursor, binding, number)
@@ -91,7 +91,7 @@ async def list_messages(
     if not rows:
         raise NotFound("There is no such conversation.")
     # A conversation without messages is a single row of nulls.
-    messages = [MessageRow._make(row) for row in rows[:limit] if row[0] is not None]
+    messages = [MessageRow.of(row) for row in rows[:limit] if row[0] is not None]
     return messages, encode_cursor(binding, [messages[-1].number]) if len(rows) > limit else None
 
 

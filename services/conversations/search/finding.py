@@ -10,8 +10,8 @@ customers whom an admin finds by name, address or id. One statement reads the ne
 import asyncio
 import json
 from collections import defaultdict
-from collections.abc import Iterable, Sequence
-from typing import Any, Final, NamedTuple
+from collections.abc import Hashable, Iterable, Sequence
+from typing import Final, NamedTuple
 from uuid import UUID
 
 from services.conversations.errors import SearchTooSlow
@@ -66,7 +66,7 @@ async def find_conversations(
     reader: Reader, query: SearchQuery, filters: Filters, side: Side, cursor: str | None, limit: int
 ) -> tuple[list[Found], str | None]:
     """Return a page of the conversations that have all terms, and the cursor of the next. Raises `SearchTooSlow`."""
-    binding = [*cursor_binding("search", side, filters), [tuple(term) for term in query.terms]]
+    binding = (*cursor_binding("search", side, filters), tuple(query.terms))
     try:
         async with asyncio.timeout(DEADLINE):
             return await _find(reader, query, filters, side, cursor, limit, binding)
@@ -81,7 +81,7 @@ async def _find(
     side: Side,
     cursor: str | None,
     limit: int,
-    binding: list[Any],
+    binding: Hashable,
 ) -> tuple[list[Found], str | None]:
     pending = await _read_pending(reader, filters.user_id if side is Side.CUSTOMER else None)
     found: list[Found] = []

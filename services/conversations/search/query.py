@@ -34,8 +34,8 @@ class Term(NamedTuple):
     """
 
     text: str
-    words: Sequence[tuple[str, ...]]
-    joined: Sequence[str]
+    words: tuple[tuple[str, ...], ...]
+    joined: tuple[str, ...]
     is_negated: bool
     is_prefix: bool
     is_phrase: bool = False
@@ -116,7 +116,7 @@ def parse(text: str) -> SearchQuery:
             continue
         count += len([word for word in typed.split() if next(split(word), None)])
         joined = runs[0].joined if len(runs) == 1 else ()
-        words = [word.forms for run in runs for word in run.words]
+        words = tuple(word.forms for run in runs for word in run.words)
         terms.append(
             Term(typed, words, joined, bool(match["without"]), is_prefix=False, is_phrase=match["word"] is None)
         )

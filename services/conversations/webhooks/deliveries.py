@@ -52,7 +52,7 @@ async def list_deliveries(
 ) -> tuple[list[DeliveryRow], str | None]:
     """Return a page of a webhook's deliveries, newest first, and the cursor of the next."""
     await get_webhook(session, webhook_id)
-    binding = ["deliveries", str(webhook_id), state, conversation_id and str(conversation_id)]
+    binding = ("deliveries", str(webhook_id), state, conversation_id and str(conversation_id))
     before = decode_cursor(cursor, binding, _delivery_id)[0] if cursor is not None else MAX_ID
     conditions = ["webhook_id = :webhook_id", "id < :before"]
     if state is not None:

@@ -28,7 +28,7 @@ async def list_admin_notifications(
 
     The newest are first: one that changes moves to the start.
     """
-    bound = ["admin", admin_id, unread]
+    bound = ("admin", admin_id, unread)
     is_read, known = _is_read(admin_id), aliased(Person)
     query = (
         select(AdminNotification, Person, is_read)

@@ -33,7 +33,7 @@ async def list_notifications(
     session: AsyncSession, user_id: str, *, unread: bool | None, cursor: str | None, limit: int
 ) -> tuple[list[tuple[Notification, Person | None]], str | None]:
     """Return a page of a customer's notifications with their senders, newest first, and the next cursor."""
-    bound = [user_id, unread]
+    bound = (user_id, unread)
     query = (
         select(Notification, Person)
         .outerjoin(Person, Person.id == Notification.sender_id)
@@ -60,7 +60,7 @@ async def list_emails(
     session: AsyncSession, *, conversation_id: UUID | None, state: EmailState | None, cursor: str | None, limit: int
 ) -> tuple[list[tuple[Email, list[UUID], list[DeliveryAttempt]]], str | None]:
     """Return a page of emails with their messages and attempts, newest first, and the next cursor."""
-    bound = [conversation_id, state]
+    bound = (conversation_id, state)
     query = select(Email).order_by(Email.id.desc())
     if conversation_id is not None:
         query = query.where(Email.conversation_id == conversation_id)

@@ -51,7 +51,7 @@ async def list_suppressed(
     session: AsyncSession, *, user_id: str | None, cursor: str | None, limit: int
 ) -> tuple[Sequence[Suppression], str | None]:
     """Return a page of suppressed addresses, newest first, and the next cursor. A merged id is the person's."""
-    bound = ["suppressed", user_id]
+    bound = ("suppressed", user_id)
     query = select(Suppression).order_by(Suppression.id.desc())
     if user_id is not None:
         person_id = select(Person.merged_into).where(Person.id == user_id).scalar_subquery()

@@ -38,7 +38,7 @@ async def list_inbound(
     limit: int,
 ) -> tuple[list[tuple[InboundEmail, bool]], str | None]:
     """Return a page of emails, each with whether its original is kept, newest first, and the next cursor."""
-    bound = [conversation_id, state, *([kind] if kind else [])]
+    bound = (conversation_id, state, *((kind,) if kind else ()))
     query = select(InboundEmail, InboundEmail.original.is_not(None)).order_by(InboundEmail.id.desc())
     if conversation_id is not None:
         query = query.where(InboundEmail.conversation_id == conversation_id)

@@ -160,7 +160,7 @@ FORGED: list[list[str | int]] = [
     ["2026-01-01T00:00:00+00:00", 7],
     [7, "0190b6a0-0000-7000-8000-000000000000"],
 ]
-FILTERS = ["activity", Side.ADMIN, (), None, None, None, None]
+FILTERS = ("activity", Side.ADMIN, (), None, None, None, None)
 
 
 @pytest.mark.parametrize(
@@ -186,7 +186,7 @@ async def test_the_forged_cursors_have_the_right_filters(sam: Caller) -> None:
 @pytest.mark.parametrize("key", [[-1], [2**31], [10**30], [True, 1], ["1"], [1.5], [None]])
 async def test_a_forged_number_in_a_cursor_is_rejected(anna: Caller, key: list[Any]) -> None:
     conversation = (await anna.open(body="Hello?"))["id"]
-    cursor = encode_cursor([conversation, False, None], key)
+    cursor = encode_cursor((conversation, False, None), key)
     answer = await anna.call("GET", f"/conversations/{conversation}/messages", params={"cursor": cursor})
     assert problem(answer) == (422, "validation-failed")
 

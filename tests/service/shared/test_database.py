@@ -3,6 +3,7 @@
 import asyncio
 import random
 from collections.abc import AsyncIterator
+from datetime import UTC, datetime, timedelta, timezone
 
 import asyncpg
 import httpx2
@@ -242,3 +243,27 @@ async def test_a_loan_that_fails_costs_no_other_request_an_error(databases: dict
         now = await connection.fetchval("select pg_backend_pid()")
     assert (now == server_process) is (reason == "cancelled")
     await engine.dispose()
+
+
+async def test_times_are_read_in_utc_whatever_the_server_prefers(databases: dict[str, str]) -> None:
+    moments = [
+        datetime(2, 1, 1, tzinfo=UTC),
+        datetime(2026, 7, 1, 12, 0, 0, 120_000, tzinfo=timezone(timedelta(hours=2))),
+        datetime(9998, 12, 31, 23, 59, 59, 999_999, tzinfo=UTC),
+    ]
+    engine = create_engine(databases["conversations"], application="test", pool_size=1)
+    async with connection_provider(engine)() as connection:
+        await connection.execute("alter role current_user set timezone to 'Asia/Kolkata'")
+        await connection.execute("alter role current_user set datestyle to 'German'")
+    await engine.dispose()  # the next connection is a new one
+    try:
+        async with connection_provider(engine)() as connection:
+            read = await connection.fetchval("select $1::timestamptz[] || $2::timestamptz", moments, None)
+            one = await connection.fetchval("select $1::timestamptz", moments[1])
+    finally:
+        async with connection_provider(engine)() as connection:
+            await connection.execute("alter role current_user reset timezone")
+            await connection.execute("alter role current_user reset datestyle")
+        await engine.dispose()
+    assert [*moments, None, moments[1]] == [*read, one]
+    assert {moment.tzinfo for moment in [*read, one] if moment is not None} == {UTC}
