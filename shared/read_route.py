@@ -1,14 +1,16 @@
 """Routes that only read, answered without FastAPI's machinery (ADR 0012)."""
 
+from collections import defaultdict
 from collections.abc import Callable, Sequence
 from functools import cached_property
 from typing import Any
+from urllib.parse import parse_qsl
 
 from fastapi._compat import ModelField
 from fastapi._compat.shared import field_annotation_is_sequence
 from fastapi.dependencies.models import Dependant
 from fastapi.routing import APIRoute
-from starlette.datastructures import Headers, MutableHeaders, QueryParams
+from starlette.datastructures import Headers, MutableHeaders
 from starlette.requests import Request
 from starlette.responses import Response
 from starlette.routing import BaseRoute
@@ -120,9 +122,11 @@ def _parser(dependant: Dependant) -> Callable[[Values, Scope], Values | None]:
                 if (sent_value := Headers(scope=scope).get(alias)) is not None:
                     values[parameter.name] = parameter.convert(sent_value)
             if query_string := scope["query_string"]:
-                sent = QueryParams(query_string)
-                for alias in sent:
-                    parameter, given = query[alias], sent.getlist(alias)
+                sent = defaultdict[str, list[str]](list)  # in half the time of `QueryParams`
+                for alias, value in parse_qsl(query_string.decode("latin-1"), keep_blank_values=True):
+                    sent[alias].append(value)
+                for alias, given in sent.items():
+                    parameter = query[alias]
                     if not parameter.is_list and len(given) > 1:
                         return None
                     values[parameter.name] = parameter.convert(given if parameter.is_list else given[0])
@@ -139,11 +143,8 @@ class Parameter:
     def __init__(self, field: ModelField) -> None:
         self.name, self.default = field.name, field.default
         self.is_list = field_annotation_is_sequence(field.field_info.annotation)
-        self._field = field
+        self._validator = field._type_adapter.validator  # noqa: SLF001 - FastAPI's own, for the same result
 
     def convert(self, value: Any) -> Any:
         """Convert a value as FastAPI does. Raises `ValueError` if it is invalid."""
-        converted, errors = self._field.validate(value, {}, loc=())
-        if errors:
-            raise ValueError(self.name)
-        return converted
+        return self._validator.validate_python(value, from_attributes=True)
