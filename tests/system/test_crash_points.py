@@ -1,6 +1,6 @@
 """A process dies at a point and restarts: nothing is lost or duplicated.
 
-To save time, it dies at a random eighth of the named places, and at a random one in 128 of all other points.
+To save time, it dies at a random sixteenth of the named places, and at a random one in 256 of all other points.
 Worker and sweeper share the places that both reach.
 `CRASH_POINTS=all` or `python -m tests.system.crash` covers them all.
 """
@@ -33,7 +33,7 @@ async def rig(tmp_path_factory: pytest.TempPathFactory) -> AsyncIterator[Rig]:
 @pytest.mark.timeout(900)
 @pytest.mark.parametrize("actor", STAGES)
 async def test_a_crash_at_any_point_breaks_no_guarantee(rig: Rig, actor: str) -> None:
-    one_in = 1 if os.environ.get("CRASH_POINTS") == "all" else 128
+    one_in = 1 if os.environ.get("CRASH_POINTS") == "all" else 256
     coverage = await rig.cover(STAGES[actor], one_in=one_in)
     print(coverage)  # noqa: T201 - shown with -s
     assert not coverage.broken, coverage

@@ -200,7 +200,7 @@ class Rig:
     async def cover(self, stage: Stage, *, every_time: bool = False, one_in: int = 1) -> Coverage:
         """Crash at every point of a stage, at the first visit or at every visit.
 
-        With `one_in`, crash at a random sample of one in so many, and at a random eighth of the named places, in one
+        With `one_in`, crash at a random sample of one in so many, and at a random sixteenth of the named places, in one
         of its tasks. If another stage reaches the same places, they are shared.
         """
         points, undisturbed = await self.record(stage)
@@ -208,7 +208,7 @@ class Rig:
         names, shuffled = sorted(named_places()), random.sample(points, len(points))
         if one_in > 1:
             names = names[stage.half == "odd" :: 2] if stage.half else names
-            names = random.sample(names, len(names) // 8)
+            names = random.sample(names, len(names) // 16)
         named = {point.place: point for point in shuffled if point.place in names}
         chosen = {*named.values(), *shuffled[::one_in]}
         points = [point for point in points if point in chosen]
