@@ -6,6 +6,7 @@ import re
 import signal
 from collections import Counter
 from collections.abc import Awaitable, Callable, Iterator
+from contextvars import ContextVar
 from dataclasses import dataclass, field
 from functools import cache
 from pathlib import Path
@@ -55,17 +56,16 @@ class Fuse:
     def light(self, databases: set[str]) -> None:
         """Install hooks for every failpoint, and for every statement and commit in these databases."""
         failpoints.armed = self.reach
-        last = ""
+        last = ContextVar("last", default="")  # statement of this task: others run between it and its commit
 
         def watched(url: Any) -> bool:
             return url.database in databases
 
         @event.listens_for(Engine, "before_cursor_execute")
         def before(connection: Connection, _: Any, statement: str, *__: Any) -> None:
-            nonlocal last
             if watched(connection.engine.url):
-                last = title(statement)
-                self.reach(f"before {last}")
+                last.set(title(statement))
+                self.reach(f"before {last.get()}")
 
         @event.listens_for(Engine, "after_cursor_execute")
         def after(connection: Connection, _: Any, statement: str, *__: Any) -> None:
@@ -75,12 +75,12 @@ class Fuse:
         @event.listens_for(Engine, "commit")
         def commit(connection: Connection) -> None:
             if watched(connection.engine.url):
-                self.reach(f"before the commit of {last}")
+                self.reach(f"before the commit of {last.get()}")
 
         @event.listens_for(Session, "after_commit")
         def committed(session: Session) -> None:
-            if last and watched(session.get_bind().engine.url):
-                self.reach(f"after the commit of {last}")
+            if last.get() and watched(session.get_bind().engine.url):
+                self.reach(f"after the commit of {last.get()}")
 
     def watch_driver(self) -> None:
         """Install hooks for every statement of a process that runs straight on the driver."""
