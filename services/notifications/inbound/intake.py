@@ -35,7 +35,7 @@ from shared.database import ConnectionProvider, Driver
 
 SMALL: Final = 64 * 1024  # bytes of an email that shares a statement with others
 BATCH: Final = 50  # emails in a statement
-GATHER: Final = 0.002  # seconds that a statement of the intake waits for emails that come together
+GATHER: Final = 0.001  # seconds that a statement of the intake waits for emails that come together
 # Bytes from which an email is sent to the database in two halves: the driver copies what it sends twice.
 LARGE: Final = 4 * 2**20
 MAX_MESSAGE_ID: Final = 500  # characters; a longer one does not identify an email

@@ -245,7 +245,7 @@ async def test_an_author_who_is_deleted_during_the_call_is_no_wrong_secret(
 async def test_an_email_is_counted_by_the_index_of_its_conversation(notifications: SessionFactory) -> None:
     async with transaction(notifications) as session:
         connection = await transaction_driver(session)
-        await connection.execute("set local plan_cache_mode = force_generic_plan")
+        await connection.execute("set local plan_cache_mode = force_generic_plan; set local enable_seqscan = off")
         await connection.execute(f"prepare intake as {intake.TAKE_IN_SQL}")
         nothing = ", ".join(["null"] * 17)
         plan = "\n".join([row[0] for row in await connection.fetch(f"explain execute intake({nothing})")])
