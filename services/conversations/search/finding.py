@@ -250,7 +250,8 @@ class _People:
         self.negated = [quoted(marker) for term, marker in zip(searched, self.markers, strict=True) if term.is_negated]
         self._all, self._indexed = [], []  # type: list[_Compared], list[_Compared]
         typed = page.bind([term.text for term in searched])
-        self.merged_ids = f"array(select id from users where merged_into = u.id and id = any({typed}::text[]))"  # noqa: S608 - a placeholder
+        theirs = f"select id from users where merged_into = u.id and id = any({typed}::text[])"  # noqa: S608 - a placeholder
+        self.merged_ids = f"array({theirs} order by array_position({typed}::text[], id))"
         for term, marker in zip(searched, self.markers, strict=True):
             if len(term.text) == 1:  # every name has it
                 continue
