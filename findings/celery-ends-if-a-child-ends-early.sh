@@ -19,8 +19,9 @@ while [ ! -S "$folder/socket" ]; do sleep 0.1; done
 cat > "$folder/app.py" <<'PY'
 import os
 import signal
+import time
 from pathlib import Path
-from threading import Timer
+from threading import Thread
 
 from celery import Celery
 from celery.signals import worker_process_init, worker_ready
@@ -40,9 +41,17 @@ def started(**_):
 
 @worker_ready.connect
 def ready(**_):
-    if os.environ["WHEN"] == "late":
-        Timer(1, os.kill, (int(children.read_text().split()[0]), signal.SIGKILL)).start()
-        Timer(5, os.kill, (os.getpid(), signal.SIGTERM)).start()
+    Thread(target=kill_one_child, daemon=True).start()
+
+
+def kill_one_child():
+    time.sleep(1)
+    os.kill(int(children.read_text().split()[0]), signal.SIGKILL)
+    for _ in range(300):  # the pool looks for such children every few seconds
+        if len(children.read_text().split()) > 2:
+            break
+        time.sleep(0.1)
+    os.kill(os.getpid(), signal.SIGTERM)
 PY
 cd "$folder"
 run() {
