@@ -79,10 +79,12 @@ async def _compare(product: Product, names: list[str], connections: int) -> None
     for script in (by_token, by_session):  # warm up connections and caches
         await run_wrk(ports, connections, SECONDS, script)
     loads: dict[str, list[Load]] = {"pgbench": [], "by token": [], "by session": []}
+    scripts = [("by token", by_token), ("by session", by_session)]
     for _ in range(ROUNDS):
         loads["pgbench"].append(await run_pgbench(url, connections, SECONDS, sql))
-        loads["by token"].append(await run_wrk(ports, connections, SECONDS, by_token))
-        loads["by session"].append(await run_wrk(ports, connections, SECONDS, by_session))
+        for what, script in scripts:
+            loads[what].append(await run_wrk(ports, connections, SECONDS, script))
+        scripts.reverse()
         print("  " + ", ".join(f"{what} {ours[-1].rate:.0f}/s" for what, ours in loads.items()), flush=True)
     for what, ours in loads.items():
         rate, p99 = (statistics.median(getattr(load, name) for load in ours) for name in ("rate", "p99"))

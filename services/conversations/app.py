@@ -135,7 +135,7 @@ def create_app(settings: ApiSettings) -> FastAPI:
     state.reads = reads
     state.instance = instance
     announce_appends(state.sessions, appended.notify)
-    state.known_users = KnownUserCache()
+    state.known_users = KnownUserCache(state.acquire)
     state.session_checks = SessionChecks(state.acquire)
     state.unread_counts = UnreadCounts(state.acquire)
     state.admission = StreamAdmission(state.sessions, state.acquire)

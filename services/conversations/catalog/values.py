@@ -201,7 +201,7 @@ def _read_timestamp(value: Any, info: ValidationInfo) -> datetime:
             timestamp = _parse_timestamp(value.strip())
     if timestamp is None:
         raise ValueError("must be a date and time, such as 2026-01-02T03:04:05Z")
-    # The driver stores the first and last moments of the calendar as infinity, and conversion to UTC may leave it.
+    # Conversion to UTC may leave the calendar.
     if not MINYEAR < timestamp.year < MAXYEAR:
         raise ValueError(f"must be between the years {MINYEAR + 1} and {MAXYEAR - 1}")
     if timestamp.tzinfo is None:

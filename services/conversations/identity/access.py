@@ -106,20 +106,28 @@ select page.*, who.asking from who left join lateral (select query.*, true from 
 class KnownUserCache:
     """The callers whom this process has recently seen in the database, so that posting need not check again."""
 
-    def __init__(self, size: int = 10_000) -> None:
+    def __init__(self, acquire: ConnectionProvider, size: int = 10_000) -> None:
+        self._acquire = acquire
+        self._batcher = Batcher(self._check_batch, max_batch_size=64)
         self._seen: OrderedDict[Principal, None] = OrderedDict()
         self._size = size
 
     async def ensure(self, principal: Principal, sessions: SessionFactory) -> None:
-        """Provision the caller in a separate transaction, once per process and set of claims."""
+        """Look the caller up, once per process and set of claims; create or change their user if the claims do."""
         if principal in self._seen:
             self._seen.move_to_end(principal)
             return
-        async with request_transaction(sessions) as session:
-            await provision_user(session, principal)
+        if not await self._batcher.submit(principal):
+            async with request_transaction(sessions) as session:
+                await provision_user(session, principal)
         self._seen[principal] = None
         if len(self._seen) > self._size:
             self._seen.popitem(last=False)
+
+    async def _check_batch(self, principals: Sequence[Principal]) -> Sequence[bool]:
+        async with request_connection(self._acquire) as connection:
+            unchanged = await authenticate_many(connection, set(principals))
+        return [principal in unchanged for principal in principals]
 
 
 class SessionChecks:

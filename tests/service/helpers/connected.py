@@ -5,7 +5,7 @@ import time
 from fastapi import FastAPI
 
 from services.conversations.audit.reads import ReadLog
-from services.conversations.identity.access import SessionChecks
+from services.conversations.identity.access import KnownUserCache, SessionChecks
 from services.conversations.messaging.batching import GroupCommit
 from shared.database import ConnectionProvider, SessionFactory, connection_provider
 
@@ -14,6 +14,7 @@ def connect(app: FastAPI, sessions: SessionFactory, acquire: ConnectionProvider 
     """Make an application use these sessions' connections instead of an engine of its own."""
     app.state.sessions = sessions
     app.state.acquire = acquire or connection_provider(sessions.kw["bind"])
+    app.state.known_users = KnownUserCache(app.state.acquire)
     app.state.session_checks = SessionChecks(app.state.acquire)
     app.state.reads = ReadLog(app.state.sessions, time.time)
     app.state.group_commit = GroupCommit(app.state.sessions, app.state.acquire)

@@ -28,7 +28,6 @@ from services.conversations import relay as relay_process
 from services.conversations.app import create_app
 from services.conversations.emails import feed_client as email_feed
 from services.conversations.emails import follower
-from services.conversations.identity.access import KnownUserCache
 from services.conversations.settings import ApiSettings
 from services.notifications import sweeper
 from services.notifications.app import create_app as create_notifications_app
@@ -149,7 +148,6 @@ async def _api(world: World) -> AsyncIterator[httpx2.AsyncClient]:
     engine = create_engine(world.conversations_url, application="crash-api")
     app = _app(world.files)
     connect(app, create_sessions(engine))
-    app.state.known_users = KnownUserCache()
     transport = httpx2.ASGITransport(app=app)
     headers = {"Authorization": f"Bearer {SECRET}"}
     async with httpx2.AsyncClient(transport=transport, base_url="http://chats.test", headers=headers) as client:
