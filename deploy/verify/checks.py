@@ -14,7 +14,7 @@ SINGLE = ("inbound",)  # these have a port of the machine, so each runs in one c
 SCALED = tuple(service for service in OURS if service not in SINGLE)
 SERVERS = ("postgres", "valkey", "limits", "mailpit", "proxy")
 # What the log of a process contains when it has worked.
-WORK = {"api": '"event": "request"', "notifications-api": '"event": "request"', "worker": '"event": "event handled"'}
+WORK = {"api": '"event":"request"', "notifications-api": '"event":"request"', "worker": '"event":"event handled"'}
 COPIES = 3
 UNDER_LOAD = 6.0  # seconds
 TOLD = 20  # lines of a log that an error shows: the last ones, and the last of those that report no success
@@ -186,7 +186,7 @@ def _all_work(engine: Engine, service: str, containers: Iterable[str]) -> bool:
 def _tell(engine: Engine, container: str) -> str:
     """Return what a container has logged, without its requests and successes before the last few."""
     lines = engine.logs(container)
-    told = [line for line in lines[:-TOLD] if '"level": "info"' not in line]
+    told = [line for line in lines[:-TOLD] if '"level":"info"' not in line]
     return "\n".join([*told[-TOLD:], *lines[-TOLD:]])
 
 
