@@ -68,6 +68,7 @@ async def states(product: Product) -> set[str]:
     return {email["state"] for email in await product.emails()}
 
 
+@pytest.mark.skipif("EVERY_CASE" not in os.environ, reason="takes half a minute; set EVERY_CASE=1")
 async def test_each_process_stops_under_load_and_starts_again(product: Product, mail_server: SmtpServer) -> None:
     async with under_load(product) as messages:
         for name in PROCESSES:
