@@ -175,7 +175,8 @@ def _only(engine: Engine, service: str) -> str:
 
 
 def _work(engine: Engine, service: str, container: str) -> int:
-    return sum(WORK[service] in line and "/readyz" not in line for line in engine.logs(container))
+    lines = (line.replace('": "', '":"') for line in engine.logs(container))  # as older releases write them
+    return sum(WORK[service] in line and "/readyz" not in line for line in lines)
 
 
 def _all_work(engine: Engine, service: str, containers: Iterable[str]) -> bool:
