@@ -217,9 +217,8 @@ async def _purge(sessions: SessionFactory, settings: JobsSettings, stop: asyncio
             purge_unsent,
             purge_deliveries,
         ):
-            with log_errors(
-                f"purge failed ({purge.__name__})"
-            ):  # each alone: the others must not wait for one that fails
+            # Each alone: the others must not wait for one that fails.
+            with log_errors(f"purge failed ({purge.__name__})"):
                 deleted = PURGE_BATCH
                 while deleted == PURGE_BATCH and not stop.is_set():
                     async with transaction(sessions) as session:
