@@ -22,7 +22,7 @@ from playwright.async_api import Browser, Error, Page, async_playwright, expect
 from pydantic import SecretStr
 
 from deploy.local.processes import spawn
-from shared.auth import issue_token
+from shared.auth.tokens import issue_token
 from shared.settings import TokenSettings
 from tests.browser.helpers.chromium import CHROMIUM
 from tests.browser.helpers.site import Site, running_site

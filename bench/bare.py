@@ -12,7 +12,7 @@ import uvloop
 from aiosmtplib import SMTP
 from celery import Celery
 
-from shared.broker import EVENTS_QUEUE, create_celery
+from shared.broker.celery_app import EVENTS_QUEUE, create_celery
 
 NOTHING = "bare.nothing"
 

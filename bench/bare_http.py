@@ -10,7 +10,7 @@ from starlette.requests import Request
 from starlette.responses import PlainTextResponse, Response
 from starlette.routing import Route
 
-from shared.processes import create_server
+from shared.process.running import create_server
 
 WORD = "hello"
 

@@ -18,7 +18,8 @@ import httpx2
 from bench.stores import Store, filled_stores, running_apis
 from services.conversations.event_log.sequencer import number_events
 from services.conversations.messaging.erasure_batches import erase_round
-from shared.database import create_engine, create_sessions, transaction
+from shared.database.engine import create_engine
+from shared.database.transactions import create_sessions, transaction
 from tests.system.helpers.product import headers_of
 
 MESSAGES = int(os.environ.get("MESSAGES", "500000"))

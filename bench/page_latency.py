@@ -15,7 +15,7 @@ import httpx2
 from dotenv import dotenv_values
 from playwright.async_api import Page, async_playwright
 
-from shared.auth import issue_token
+from shared.auth.tokens import issue_token
 from shared.settings import TokenSettings, read_settings
 from tests.browser.helpers.chromium import CHROMIUM
 

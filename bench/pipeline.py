@@ -27,9 +27,9 @@ from bench.stage import BODY, CUSTOMERS, OURS, Line, Stage, running_stage, spent
 from bench.wal import log_position, written_since
 from deploy.local.processes import kill_group
 from services.notifications.mail.message import Brand, ContentMessage, EmailContent, compose
-from shared.broker import EVENTS_QUEUE, create_celery
+from shared.broker.celery_app import EVENTS_QUEUE, create_celery
+from shared.broker.publisher import Publisher
 from shared.events import Event, EventType
-from shared.publisher import Publisher
 from tests.helpers.waiting import eventually
 
 ROUNDS = int(os.environ.get("ROUNDS", "5"))

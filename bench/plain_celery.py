@@ -26,7 +26,7 @@ from kombu.exceptions import OperationalError
 from pydantic import BaseModel
 from starlette.responses import PlainTextResponse
 
-from shared.broker import EVENTS_QUEUE, create_celery
+from shared.broker.celery_app import EVENTS_QUEUE, create_celery
 
 TABLES = """
     create table conversations (id uuid primary key default uuidv7(), key text unique);

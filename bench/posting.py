@@ -20,7 +20,7 @@ from pydantic import SecretStr
 
 from bench.load import Load, run_pgbench, run_wrk, wrk_is_there
 from services.conversations.messaging.posting_sql import POST
-from shared.auth import issue_session_token
+from shared.auth.tokens import issue_session_token
 from shared.settings import Role, TokenSettings
 from shared.text import preview
 from tests.system.helpers.product import SECRET, Product, headers_of, running_product

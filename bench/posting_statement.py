@@ -22,9 +22,10 @@ from deploy.local.postgres import create_databases, throwaway_postgres
 from services.conversations.messaging.batching import GroupCommit
 from services.conversations.messaging.posting import Post, post_message
 from services.conversations.rules import Side
-from shared.database import SessionFactory, connection_provider, create_engine, create_sessions, driver_connection
-from shared.migrations import upgrade
-from shared.observability import configure_logging
+from shared.database.engine import create_engine
+from shared.database.migrations import upgrade
+from shared.database.transactions import SessionFactory, connection_provider, create_sessions, driver_connection
+from shared.observability.logs import configure_logging
 
 POSTS = int(os.environ.get("POSTS", "3000"))
 ROUNDS = int(os.environ.get("ROUNDS", "7"))

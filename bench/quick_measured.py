@@ -29,10 +29,10 @@ from services.conversations.app import create_app
 from services.conversations.identity import sessions
 from services.conversations.rules import Side
 from services.conversations.settings import ApiSettings
-from shared.auth import issue_session_token
-from shared.migrations import upgrade
-from shared.observability import configure_logging
-from shared.processes import tune_gc
+from shared.auth.tokens import issue_session_token
+from shared.database.migrations import upgrade
+from shared.observability.logs import configure_logging
+from shared.process.running import tune_gc
 from shared.settings import Role
 from tests.helpers.waiting import eventually
 from tests.system.helpers.product import SECRET, headers_of

@@ -29,8 +29,9 @@ from deploy.local.processes import Child, end, spawn
 from deploy.local.readiness import answers_ok
 from services.conversations.app import create_app
 from services.conversations.settings import ApiSettings
-from shared.database import create_engine, create_sessions
-from shared.observability import configure_logging
+from shared.database.engine import create_engine
+from shared.database.transactions import create_sessions
+from shared.observability.logs import configure_logging
 from tests.helpers.waiting import eventually
 from tests.service.helpers.connected import connect
 from tests.service.helpers.recorded_statements import statements

@@ -13,7 +13,7 @@ from pathlib import Path
 import httpx2
 from dotenv import dotenv_values
 
-from shared.auth import issue_token
+from shared.auth.tokens import issue_token
 from shared.settings import TokenSettings, read_settings
 
 ROUNDS = 100

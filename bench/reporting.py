@@ -24,9 +24,10 @@ from services.conversations.messaging.posting import Post, post_messages
 from services.conversations.reports.facts import count_round
 from services.conversations.reports.numbers import By, Span, read_report
 from services.conversations.rules import Side, Status
-from shared.database import SessionFactory, create_engine, create_sessions, transaction, transaction_driver
-from shared.migrations import upgrade
-from shared.observability import Origin, configure_logging
+from shared.database.engine import create_engine
+from shared.database.migrations import upgrade
+from shared.database.transactions import SessionFactory, create_sessions, transaction, transaction_driver
+from shared.observability.logs import Origin, configure_logging
 
 FACTS = [int(number) for number in os.environ.get("FACTS", "1000,100000,1000000").split(",")]
 READS = int(os.environ.get("READS", "15"))

@@ -35,9 +35,10 @@ from services.conversations.rules import Side, Status
 from services.conversations.search.finding import find_conversations
 from services.conversations.search.indexer import index_conversations, index_round
 from services.conversations.search.query import parse
-from shared.database import Driver, SessionFactory, create_engine, create_sessions, transaction
-from shared.migrations import upgrade
-from shared.observability import configure_logging
+from shared.database.engine import Driver, create_engine
+from shared.database.migrations import upgrade
+from shared.database.transactions import SessionFactory, create_sessions, transaction
+from shared.observability.logs import configure_logging
 
 TALKS = int(os.environ.get("TALKS", "100000"))
 SEARCHES = int(os.environ.get("SEARCHES", "40"))

@@ -16,7 +16,7 @@ from deploy.local.ports import free_ports
 from deploy.local.postgres import OWNER, THROWAWAY, Server, create_databases, postgres, throwaway_files
 from deploy.local.processes import Child, end, spawn
 from deploy.local.readiness import answers_ok
-from shared.migrations import upgrade
+from shared.database.migrations import upgrade
 from tests.helpers.waiting import eventually
 from tests.system.helpers.processes import without_settings
 from tests.system.helpers.product import SECRET

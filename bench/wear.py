@@ -22,7 +22,8 @@ from bench.load import run_pgbench
 from bench.posting import BODY, script_of
 from bench.stores import Store, ask, filled_stores, running_apis
 from services.conversations.event_log.sequencer import number_events
-from shared.database import create_engine, create_sessions, transaction
+from shared.database.engine import create_engine
+from shared.database.transactions import create_sessions, transaction
 
 MESSAGES = int(os.environ.get("MESSAGES", "1000000"))
 UPDATES = int(os.environ.get("UPDATES", "1000000"))

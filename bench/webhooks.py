@@ -32,9 +32,10 @@ from services.conversations.rules import Side
 from services.conversations.webhooks import dispatcher as webhooks
 from services.conversations.webhooks.sending import Sender
 from services.conversations.webhooks.signing import make_secret, sign
-from shared.database import SessionFactory, connection_provider, create_engine, create_sessions, transaction
-from shared.migrations import upgrade
-from shared.observability import configure_logging
+from shared.database.engine import create_engine
+from shared.database.migrations import upgrade
+from shared.database.transactions import SessionFactory, connection_provider, create_sessions, transaction
+from shared.observability.logs import configure_logging
 from tests.helpers.webhook_receiver import Answer, Received, Receiver, webhook_receiver
 
 DELIVERIES = int(os.environ.get("DELIVERIES", "4000"))

@@ -10,7 +10,7 @@ from alembic.util import CommandError
 
 from deploy.cli import SERVICES
 from deploy.local.postgres import throwaway_postgres
-from shared.migrations import migration_config
+from shared.database.migrations import migration_config
 
 
 async def check_migrations() -> None:

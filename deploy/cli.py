@@ -15,7 +15,7 @@ from dotenv import dotenv_values
 from deploy.commands.groups import conversations, emails, events, files, inbound, people, webhooks
 from deploy.doctor.findings import Area
 from deploy.setting_files import read_setting_files
-from shared.principal import Permission
+from shared.auth.principal import Permission
 from shared.settings import Settings, SettingsError
 
 # Each command imports its own service, so that no process loads the other one.
@@ -89,7 +89,7 @@ def api(host: Host = "127.0.0.1", port: int = _port(8001)) -> None:
     """Run the conversations service: its API and web pages."""
     from services.conversations.app import create_app
     from services.conversations.settings import ApiSettings
-    from shared.processes import create_server, tune_gc
+    from shared.process.running import create_server, tune_gc
     from shared.settings import read_settings
 
     settings = read_settings(ApiSettings)
@@ -139,7 +139,7 @@ def notifications_api(host: Host = "127.0.0.1", port: int = _port(8002)) -> None
     """Run the notifications API."""
     from services.notifications.app import create_app
     from services.notifications.settings import ApiSettings
-    from shared.processes import create_server
+    from shared.process.running import create_server
     from shared.settings import read_settings
 
     settings = read_settings(ApiSettings)
@@ -205,7 +205,7 @@ def flower(host: Host = "127.0.0.1", port: int = _port(8006)) -> None:
     On RabbitMQ it counts queues by AMQP, or by the management plugin's API if CHATS_FLOWER_BROKER_API is set.
     """
     from deploy.flower_views import install
-    from shared.broker import create_celery
+    from shared.broker.celery_app import create_celery
     from shared.settings import Settings, read_settings
 
     settings = read_settings(Settings)
@@ -232,7 +232,7 @@ def migrate() -> None:
     """
     from services.conversations.settings import MigrationSettings as ConversationsSettings
     from services.notifications.settings import MigrationSettings as NotificationsSettings
-    from shared.migrations import upgrade
+    from shared.database.migrations import upgrade
     from shared.settings import read_settings
 
     _log("migrate", "info")
@@ -260,10 +260,10 @@ def token(
     hours: Annotated[float, typer.Option(min=0.01, max=MAX_TOKEN_HOURS, help="Validity in hours.")] = 12,
 ) -> None:
     """Print a bearer token, signed with the first secret of CHATS_AUTH_SECRET."""
-    from shared.auth import issue_token, store_claims, verify_token
+    from shared.auth.claims import put_claim
+    from shared.auth.tokens import issue_token, store_claims, verify_token
     from shared.problems import Unauthenticated
     from shared.settings import Role, TokenSettings, read_settings
-    from shared.token_claims import put_claim
 
     settings = read_settings(TokenSettings)
     if not settings.auth_secret:
@@ -366,7 +366,7 @@ def _run_process(
     port: int,
 ) -> None:
     """Run a process of Customer Chats until it is asked to stop."""
-    from shared.processes import run_until_signal
+    from shared.process.running import run_until_signal
     from shared.settings import read_settings
 
     settings = read_settings(settings_class)
@@ -383,14 +383,14 @@ def _check_port(host: str, port: int) -> None:
 
 
 def _observe(process: str, settings: Settings) -> None:
-    from shared.tracing import configure_tracing
+    from shared.observability.tracing import configure_tracing
 
     _log(process, settings.log_level)
     configure_tracing(process, settings)
 
 
 def _log(process: str, level: str) -> None:
-    from shared.observability import configure_logging
+    from shared.observability.logs import configure_logging
 
     configure_logging(process, level)
 

@@ -14,9 +14,9 @@ from flower.views import BaseHandler
 from flower.views.monitor import Healthcheck
 from tornado.ioloop import IOLoop
 
-from shared.broker_faults import is_broker_error
-from shared.broker_status import Reason
-from shared.publisher import Publisher
+from shared.broker.faults import is_broker_error
+from shared.broker.publisher import Publisher
+from shared.broker.status import Reason
 
 HEALTH: Final = "/healthcheck"
 MAX_WAIT: Final = 30.0  # seconds until Flower tries again to receive events

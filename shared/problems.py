@@ -261,7 +261,7 @@ class HeadersTooLarge(Problem):
 def problem_responses(*problems: type[Problem]) -> dict[int | str, dict[str, Any]]:
     """Return OpenAPI responses for the problems of a route."""
     by_status: dict[int | str, dict[str, Any]] = {}
-    if Invalid in problems:  # `shared.http.ApiRoute` rejects unknown parameters
+    if Invalid in problems:  # `shared.api.routing.ApiRoute` rejects unknown parameters
         problems = (*problems, UnknownParameter)
     for status in sorted({int(problem.status) for problem in problems}):
         codes = [problem for problem in problems if problem.status == status]

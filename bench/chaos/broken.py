@@ -75,7 +75,7 @@ def mark_before_send() -> None:
     from services.notifications.delivery import attempt_recorder
     from services.notifications.delivery.attempts import begin_data
     from services.notifications.delivery.leases import ClaimedEmail
-    from shared.database import Driver
+    from shared.database.engine import Driver
 
     async def begin_and_mark(connection: Driver, emails: Sequence[ClaimedEmail]) -> set[UUID]:
         held = await begin_data(connection, emails)

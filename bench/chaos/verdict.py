@@ -11,7 +11,7 @@ from bench.chaos.history import History, Posted
 from bench.chaos.mailroom import Mailroom
 from services.conversations.event_log.payloads import READ_MESSAGE_ID
 from services.notifications.rules import MAX_UNCERTAIN_ATTEMPTS
-from shared.broker import TASKS
+from shared.broker.celery_app import TASKS
 
 MAX_COPIES = MAX_UNCERTAIN_ATTEMPTS
 

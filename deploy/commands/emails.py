@@ -18,8 +18,8 @@ from services.notifications.mail.replies import one_line, without_addresses
 from services.notifications.models import DeliveryAttempt, Email, Person
 from services.notifications.rules import Audience, EmailState
 from services.notifications.settings import StoreSettings
-from shared.database import SessionFactory
-from shared.orm import any_of
+from shared.database.orm import any_of
+from shared.database.transactions import SessionFactory
 from shared.settings import SettingsError, read_settings
 
 COLUMNS = ("ID", "CREATED (UTC)", "STATE", "REASON", "CONVERSATION", "RECIPIENT", "ADDRESS", "ATTEMPTS", "LAST REPLY")

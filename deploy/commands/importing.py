@@ -14,7 +14,7 @@ import typer
 from deploy.commands.operations import run_on
 from services.conversations.catalog.ndjson_import import import_lines
 from services.conversations.settings import StoreSettings
-from shared.database import SessionFactory
+from shared.database.transactions import SessionFactory
 from shared.settings import SettingsError, read_settings
 from shared.text import printable
 

@@ -14,8 +14,9 @@ from services.notifications.event_consumer import parked, rebuild
 from services.notifications.event_consumer.parked import list_parked
 from services.notifications.settings import EmailSettings
 from services.notifications.settings import StoreSettings as NotificationsSettings
-from shared.database import SessionFactory, create_engine, create_sessions, transaction
-from shared.database_errors import DATABASE_ERRORS, describe
+from shared.database.engine import create_engine
+from shared.database.errors import DATABASE_ERRORS, describe
+from shared.database.transactions import SessionFactory, create_sessions, transaction
 from shared.event_log.sequencer import rotate_epoch
 from shared.problems import Problem
 from shared.settings import SettingsError, read_settings

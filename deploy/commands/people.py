@@ -19,7 +19,7 @@ from services.conversations.privacy.export import Sources, prepare_export
 from services.conversations.privacy.queries import Interrupted
 from services.conversations.rules import ActorRole, AuditAction
 from services.conversations.settings import ExportSettings, StoreSettings
-from shared.database import SessionFactory, connection_provider, transaction
+from shared.database.transactions import SessionFactory, connection_provider, transaction
 from shared.event_log.feed_client import create_feed
 from shared.settings import SettingsError, read_settings
 from shared.text import printable

@@ -20,8 +20,8 @@ from services.notifications.delivery.bounces import BounceState
 from services.notifications.delivery.bounces import read_state as read_bounces
 from services.notifications.inbound.state import LATE, InboundCounts, read_counts
 from services.notifications.rules import EmailState, Outcome
-from shared import broker_reports
-from shared.clock_skew import MAX_SKEW, read_skew
+from shared.broker import reports as broker_reports
+from shared.database.clock_skew import MAX_SKEW, read_skew
 from shared.event_log.reading import lag_after
 from shared.event_log.retention import oldest_age
 from shared.settings import SettingsError, read_settings

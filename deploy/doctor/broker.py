@@ -17,10 +17,10 @@ from deploy.doctor.settings import is_same_server
 from services.conversations.rate_limits.failopen_redis import PROBE, TIMEOUT, connect
 from services.conversations.realtime.log_notify import APPENDED
 from services.conversations.settings import StoreSettings
-from shared.broker import EVENTS_QUEUE, create_celery
-from shared.broker_faults import describe_error
-from shared.broker_status import Reason
-from shared.publisher import Publisher
+from shared.broker.celery_app import EVENTS_QUEUE, create_celery
+from shared.broker.faults import describe_error
+from shared.broker.publisher import Publisher
+from shared.broker.status import Reason
 from shared.settings import Settings, read_settings, settings_errors
 
 WORKERS: Final = 2.0  # seconds for workers to answer

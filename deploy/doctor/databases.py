@@ -15,10 +15,11 @@ import services
 from deploy.doctor.findings import Finding, Severity, fault, note, ok, warning
 from services.conversations.settings import StoreSettings as ConversationsSettings
 from services.notifications.settings import StoreSettings as NotificationsSettings
-from shared.clock_skew import MAX_SKEW, read_skew
-from shared.database import create_engine, create_sessions, transaction
-from shared.database_errors import DATABASE_ERRORS, describe
-from shared.readiness import database_fault, newest_version
+from shared.database.clock_skew import MAX_SKEW, read_skew
+from shared.database.engine import create_engine
+from shared.database.errors import DATABASE_ERRORS, describe
+from shared.database.readiness import database_fault, newest_version
+from shared.database.transactions import create_sessions, transaction
 from shared.settings import read_settings
 
 MIN_VERSION: Final = 180_000  # PostgreSQL 18

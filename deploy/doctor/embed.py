@@ -10,7 +10,7 @@ import jwt
 from deploy.doctor import embed_origin, embed_token
 from deploy.doctor.findings import Finding, fault, note, ok, warning
 from services.conversations.settings import ApiSettings
-from shared.jwks import ALGORITHMS, ProviderKeys, read_header
+from shared.auth.jwks import ALGORITHMS, ProviderKeys, read_header
 from shared.problems import TokenRefused, Unavailable
 from shared.settings import TokenSettings, read_settings, settings_errors
 

@@ -10,10 +10,10 @@ from typing import Any, Final
 import jwt
 
 from deploy.doctor.findings import Finding, fault, note, ok, warning
-from shared.auth import LEEWAY, verify_token
+from shared.auth.claims import check_audience, find_role, read_profile
+from shared.auth.tokens import LEEWAY, verify_token
 from shared.problems import TokenRefused
 from shared.settings import Role, TokenSettings
-from shared.token_claims import check_audience, find_role, read_profile
 
 MILLISECONDS: Final = 10**11  # a time that is larger is not in seconds
 LONG: Final = timedelta(days=1)

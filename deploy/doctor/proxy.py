@@ -14,8 +14,8 @@ from pydantic import TypeAdapter
 
 from deploy.doctor.findings import Finding, fault, note, ok, warning
 from services.conversations.api.store_responses import ConnectionOut
-from shared.auth import issue_token, store_claims
-from shared.clock_skew import MAX_SKEW
+from shared.auth.tokens import issue_token, store_claims
+from shared.database.clock_skew import MAX_SKEW
 from shared.settings import Role, TokenSettings, read_settings, settings_errors
 
 TIMEOUT: Final = 10.0  # seconds

@@ -3,7 +3,7 @@
 from collections.abc import Sequence
 
 from deploy.doctor.findings import Finding, fault, note, ok, warning
-from shared.jwks import JwksError, fetch_keys
+from shared.auth.jwks import JwksError, fetch_keys
 from shared.settings import TokenSettings, read_settings, settings_errors
 
 

@@ -22,7 +22,7 @@ from starlette.responses import HTMLResponse, JSONResponse, PlainTextResponse, R
 from starlette.routing import Route
 
 from deploy.local.mailbox_reply import authenticated, compose_new_email, compose_reply, deliver
-from shared.processes import create_server
+from shared.process.running import create_server
 
 HOST = "127.0.0.1"
 PAGE_POLICY = "default-src 'none'; style-src 'unsafe-inline'; frame-src 'self'; form-action 'self'"

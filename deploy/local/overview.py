@@ -4,7 +4,7 @@ from collections.abc import Mapping
 from datetime import timedelta
 
 from deploy.local.environment import shop_url
-from shared.auth import issue_token, store_claims
+from shared.auth.tokens import issue_token, store_claims
 from shared.settings import TokenSettings
 
 TOKEN_LIFETIME = timedelta(hours=12)

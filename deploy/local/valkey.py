@@ -22,8 +22,8 @@ maxmemory {memory}
 maxmemory-policy {policy}
 """
 
-# The broker: far more memory than hints can use (`shared/publisher.py`). Refusing new tasks under memory pressure is
-# better than losing tasks.
+# The broker: far more memory than hints can use (`shared/broker/publisher.py`). Refusing new tasks under memory
+# pressure is better than losing tasks.
 BROKER = {"memory": "256mb", "policy": "noeviction"}
 # The counters of rate limits. Under memory pressure the least recently used are evicted; writes never fail.
 LIMITS = {"memory": "64mb", "policy": "volatile-lru"}

@@ -67,10 +67,13 @@ from services.conversations.web.routes import notifications as notification_page
 from services.conversations.web.routes import reports as report_pages
 from services.conversations.web.routes import session as session_pages
 from services.conversations.web.routes import webhooks as webhook_pages
-from shared.body_size import MAX_BODY_BYTES
-from shared.database import REQUEST_BOUNDS, create_engine, create_sessions
+from shared.api.app import create_api
+from shared.api.body_size import MAX_BODY_BYTES
+from shared.api.request_limits import FileForms
+from shared.api.routing import add_head_routes, add_routes
+from shared.database.engine import REQUEST_BOUNDS, create_engine
+from shared.database.transactions import create_sessions
 from shared.event_log.feed_client import create_feed
-from shared.http import FileForms, add_head_routes, add_routes, create_api
 
 _DESCRIPTION = """
 Two-way messaging between a store's customers and its admins.

@@ -36,18 +36,12 @@ from services.conversations.settings import JobsSettings
 from services.conversations.webhooks.dispatcher import Dispatcher
 from services.conversations.webhooks.housekeeping import purge_deliveries
 from services.conversations.webhooks.sending import Sender
-from shared.database import (
-    SessionFactory,
-    close_engine,
-    connection_provider,
-    create_engine,
-    create_sessions,
-    transaction,
-)
+from shared.database.engine import close_engine, create_engine
+from shared.database.readiness import database_fault, newest_version, wait_for_database
+from shared.database.transactions import SessionFactory, connection_provider, create_sessions, transaction
 from shared.event_log.feed_client import create_feed
-from shared.processes import operations_routes, operations_server
-from shared.readiness import database_fault, newest_version, wait_for_database
-from shared.stopping import log_errors, pause, run_until_stopped
+from shared.process.running import operations_routes, operations_server
+from shared.process.stopping import log_errors, pause, run_until_stopped
 
 INDEX_EVERY = 1.0  # seconds until the next look at the log, if there was nothing to index
 COUNT_EVERY = 2.0  # seconds until the next look at the log, if there was nothing to count

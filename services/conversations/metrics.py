@@ -12,8 +12,8 @@ from services.conversations.reports import facts
 from services.conversations.search import indexer
 from services.conversations.settings import StoreSettings
 from services.conversations.webhooks import housekeeping
-from shared.database import SessionFactory, transaction
-from shared.database_metrics import measure_database
+from shared.database.metrics import measure_database
+from shared.database.transactions import SessionFactory, transaction
 from shared.event_log.reading import lag_after
 from shared.event_log.retention import oldest_age
 

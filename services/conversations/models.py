@@ -37,9 +37,9 @@ from services.conversations.rules import (
     ThumbnailState,
     Via,
 )
-from shared.broker_reports import BrokerReportColumns
+from shared.broker.reports import BrokerReportColumns
+from shared.database.orm import NAMES, ColumnTypes
 from shared.event_log.tables import FeedHeadColumns, FeedReaderColumns
-from shared.orm import NAMES, ColumnTypes
 
 
 class Base(ColumnTypes, DeclarativeBase):

@@ -4,7 +4,7 @@ The relay that numbered an event publishes it, so several relays share the work.
 is lost, in a crash or because the broker is unavailable, the notifications service's sweeper finds the event in the
 log. A slow broker must not hold up the numbering. So events for Celery go to a short queue with a thread of its own,
 and are dropped if the queue is full, if the broker is unavailable, or if too many tasks wait in the broker
-(`shared/publisher.py`). A separate task notifies live streams.
+(`shared/broker/publisher.py`). A separate task notifies live streams.
 """
 
 import asyncio
@@ -23,26 +23,20 @@ from services.conversations.event_log.sequencer import has_unnumbered, number_ev
 from services.conversations.metrics import collect
 from services.conversations.realtime.log_notify import APPENDED, LOG_GROWN, Listener, Notifier
 from services.conversations.settings import StoreSettings
-from shared.broker import EVENTS_QUEUE, TASKS, create_celery
-from shared.broker_reports import report_until_stopped
-from shared.broker_status import Reason
-from shared.database import (
-    SessionFactory,
-    close_engine,
-    connection_provider,
-    create_engine,
-    create_sessions,
-    transaction,
-)
-from shared.database_errors import describe
+from shared.broker.celery_app import EVENTS_QUEUE, TASKS, create_celery
+from shared.broker.publisher import Publisher
+from shared.broker.reports import report_until_stopped
+from shared.broker.status import Reason
+from shared.database.engine import close_engine, create_engine
+from shared.database.errors import describe
+from shared.database.readiness import database_fault, newest_version, wait_for_database
+from shared.database.transactions import SessionFactory, connection_provider, create_sessions, transaction
 from shared.event_log.sequencer import rotate_epoch_if_moved
 from shared.events import Event
-from shared.failpoints import failpoint
-from shared.processes import operations_routes, operations_server, process_name
-from shared.publisher import Publisher
-from shared.readiness import database_fault, newest_version, wait_for_database
-from shared.stopping import pause, run_until_stopped
-from shared.tracing import SpanName, record_span, span_start
+from shared.observability.tracing import SpanName, record_span, span_start
+from shared.process.failpoints import failpoint
+from shared.process.running import operations_routes, operations_server, process_name
+from shared.process.stopping import pause, run_until_stopped
 
 POLL = 0.02  # seconds between checks of a quiet log
 NOTIFIED_POLL = 0.2  # the same while notifications of new events arrive

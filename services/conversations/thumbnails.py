@@ -12,10 +12,11 @@ from services.conversations.attachments.file_store import FileStore, open_files
 from services.conversations.attachments.picture_process import PictureProcess
 from services.conversations.attachments.thumbnails import make_next_thumbnail
 from services.conversations.settings import FileSettings
-from shared.database import SessionFactory, close_engine, create_engine, create_sessions
-from shared.processes import operations_routes, operations_server
-from shared.readiness import database_fault, newest_version, wait_for_database
-from shared.stopping import log_errors, run_until_stopped
+from shared.database.engine import close_engine, create_engine
+from shared.database.readiness import database_fault, newest_version, wait_for_database
+from shared.database.transactions import SessionFactory, create_sessions
+from shared.process.running import operations_routes, operations_server
+from shared.process.stopping import log_errors, run_until_stopped
 
 LOOK_EVERY = 0.5  # seconds, while no file waits
 

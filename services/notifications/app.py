@@ -14,9 +14,11 @@ from services.notifications.api.tags import TAGS
 from services.notifications.inbound.reception import InboundAddresses, Reception
 from services.notifications.settings import ApiSettings
 from services.notifications.web import emails, preferences, unsubscribing
-from shared.api_docs import describe_fields
-from shared.database import REQUEST_BOUNDS, create_engine, request_connection, request_transaction
-from shared.http import add_head_routes, add_routes, create_api
+from shared.api.app import create_api
+from shared.api.docs import describe_fields
+from shared.api.routing import add_head_routes, add_routes
+from shared.database.engine import REQUEST_BOUNDS, create_engine
+from shared.database.transactions import request_connection, request_transaction
 
 _DESCRIPTION = """
 Customers' `NEW_MESSAGE` notifications, and the delivery status of each email. Every request needs a bearer token.

@@ -10,8 +10,8 @@ from celery.concurrency import prefork  # noqa: F401 - loaded before the worker 
 from celery.exceptions import CPendingDeprecationWarning
 from celery.worker.consumer import consumer
 
-from shared.broker_faults import describe_error, is_broker_error
-from shared.broker_status import Fault
+from shared.broker.faults import describe_error, is_broker_error
+from shared.broker.status import Fault
 
 STABLE_AFTER: Final = 1.0  # seconds until a connection counts: one that may not run a command breaks at once
 

@@ -22,18 +22,17 @@ from services.notifications.mail.addresses import sender_address, sender_name
 from services.notifications.mail.imap_url import ImapServer
 from services.notifications.mail.listen_url import parse_listen_url
 from services.notifications.settings import NO_LISTENER, InboundSettings
-from shared.database import (
+from shared.database.engine import close_engine, create_engine
+from shared.database.readiness import database_fault, newest_version, wait_for_database
+from shared.database.transactions import (
     ConnectionProvider,
     SessionFactory,
-    close_engine,
     connection_provider,
-    create_engine,
     create_sessions,
     transaction,
 )
-from shared.processes import operations_routes, operations_server
-from shared.readiness import database_fault, newest_version, wait_for_database
-from shared.stopping import pause, run_until_stopped
+from shared.process.running import operations_routes, operations_server
+from shared.process.stopping import pause, run_until_stopped
 
 POLL = 0.5  # seconds between looks for emails that another process took in, or that are due again
 LINGER = 0.05  # seconds between two looks: what arrives meanwhile shares a call

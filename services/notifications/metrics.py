@@ -14,8 +14,9 @@ from services.notifications.delivery.bounces import read_state as read_bounces
 from services.notifications.mail.replies import enhanced_status, is_busy_reply, without_addresses
 from services.notifications.models import DEFERRED
 from services.notifications.rules import EmailState, Outcome
-from shared.database import SessionFactory, database_identity_sql, transaction
-from shared.database_metrics import measure_database
+from shared.database.identity import database_identity_sql
+from shared.database.metrics import measure_database
+from shared.database.transactions import SessionFactory, transaction
 
 CURSOR = Gauge("chats_inbox_cursor", "Position in the event log up to which events are handled")
 LAG = Gauge("chats_inbox_lag_events", "Events after that position, when the log was last read")

@@ -25,9 +25,9 @@ from sqlalchemy.dialects.postgresql import JSONB
 from sqlalchemy.orm import DeclarativeBase, Mapped, mapped_column
 
 from services.notifications.rules import Audience, EmailState, InboundKind, InboundState
-from shared.broker_reports import BrokerReportColumns
+from shared.broker.reports import BrokerReportColumns
+from shared.database.orm import NAMES, ColumnTypes
 from shared.event_log.tables import FeedHeadColumns, FeedReaderColumns
-from shared.orm import NAMES, ColumnTypes
 
 DEFERRED = "(counted_tries > 0 or refused_at is not null)"
 """SQL condition: a scheduled email was attempted before and waits for another attempt."""

@@ -39,13 +39,14 @@ from services.notifications.retention import (
     purge_inbox,
 )
 from services.notifications.settings import EmailSettings, SweeperSettings
-from shared.database import SessionFactory, close_engine, create_engine, create_sessions, transaction
+from shared.database.engine import close_engine, create_engine
+from shared.database.readiness import database_fault, newest_version, wait_for_database
+from shared.database.transactions import SessionFactory, create_sessions, transaction
 from shared.event_log.feed_client import create_feed
 from shared.events import Feed, is_relevant
-from shared.failpoints import failpoint
-from shared.processes import operations_routes, operations_server
-from shared.readiness import database_fault, newest_version, wait_for_database
-from shared.stopping import log_errors, pause, run_until_stopped
+from shared.process.failpoints import failpoint
+from shared.process.running import operations_routes, operations_server
+from shared.process.stopping import log_errors, pause, run_until_stopped
 from shared.translations import read_catalogues
 
 EVENT_AGE = 2.0  # seconds that an event is left to the workers

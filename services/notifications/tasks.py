@@ -21,12 +21,13 @@ from services.notifications.delivery.sender import drain
 from services.notifications.event_consumer.consumer import UNKNOWN_TASK, park_event, receive_events
 from services.notifications.mail.pool import ServerCapacity
 from services.notifications.settings import EmailSettings
-from shared.broker import EMAILS_QUEUE, SEND_EMAILS, TASKS
-from shared.database import SessionFactory, close_engine, connection_provider, create_engine, create_sessions
+from shared.broker.celery_app import EMAILS_QUEUE, SEND_EMAILS, TASKS
+from shared.broker.publisher import Publisher
+from shared.database.engine import close_engine, create_engine
+from shared.database.readiness import wait_for_database
+from shared.database.transactions import SessionFactory, connection_provider, create_sessions
 from shared.events import Event, EventType
-from shared.failpoints import failpoint
-from shared.publisher import Publisher
-from shared.readiness import wait_for_database
+from shared.process.failpoints import failpoint
 
 T = TypeVar("T")
 

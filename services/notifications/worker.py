@@ -30,18 +30,19 @@ from services.notifications.delivery.leases import pending_work
 from services.notifications.mail.message import LOCALE, load_templates
 from services.notifications.settings import EmailSettings
 from services.notifications.tasks import MAX_SENDERS, register_tasks
-from shared.broker import EMAILS_QUEUE, EVENTS_QUEUE, create_celery
-from shared.broker_reports import report_until_stopped, write_report
-from shared.broker_status import REFUSALS, BrokerStatus, Fault, Reason
-from shared.database import ConnectionProvider, connection_provider, create_engine, create_sessions, transaction
-from shared.ending import arm_shutdown_deadline, leave_soon
-from shared.observability import configure_logging
-from shared.processes import GRACE, operations_routes, operations_server, process_name, run_until_signal
-from shared.publisher import BrokerState, Publisher
-from shared.readiness import database_fault, newest_version, wait_for_database
+from shared.broker.celery_app import EMAILS_QUEUE, EVENTS_QUEUE, create_celery
+from shared.broker.publisher import BrokerState, Publisher
+from shared.broker.reports import report_until_stopped, write_report
+from shared.broker.status import REFUSALS, BrokerStatus, Fault, Reason
+from shared.database.engine import create_engine
+from shared.database.readiness import database_fault, newest_version, wait_for_database
+from shared.database.transactions import ConnectionProvider, connection_provider, create_sessions, transaction
+from shared.observability.logs import configure_logging
+from shared.observability.tracing import configure_tracing, flush_traces
+from shared.process.ending import arm_shutdown_deadline, leave_soon
+from shared.process.running import GRACE, operations_routes, operations_server, process_name, run_until_signal
+from shared.process.stopping import pause, run_until_stopped
 from shared.settings import SettingsError
-from shared.stopping import pause, run_until_stopped
-from shared.tracing import configure_tracing, flush_traces
 from shared.translations import read_catalogues
 
 TICK: Final = 1.0  # seconds between checks for due emails

@@ -10,8 +10,9 @@ from asyncpg import Record
 from sqlalchemy import text
 from sqlalchemy.ext.asyncio import AsyncSession
 
-from shared.database import database_identity_sql, transaction_driver
-from shared.failpoints import failpoint
+from shared.database.identity import database_identity_sql
+from shared.database.transactions import transaction_driver
+from shared.process.failpoints import failpoint
 
 # A frozen process that holds this lock would stop the log, so PostgreSQL ends its transaction.
 # Without unnumbered events it locks nothing: a quiet log uses up no transaction ids.

@@ -19,8 +19,8 @@ from starlette.types import ASGIApp
 
 from deploy.local.ports import free_ports
 from services.conversations.web.assets import Assets
-from shared.auth import issue_token, verify_token
-from shared.http import CrossOrigin
+from shared.api.app import CrossOrigin
+from shared.auth.tokens import issue_token, verify_token
 from shared.settings import TokenSettings
 from tests.browser.helpers.store import served
 from tests.helpers.waiting import eventually

@@ -17,7 +17,7 @@ from deploy.local.environment import write_private
 from deploy.local.ports import free_ports
 from services.notifications.app import create_app
 from services.notifications.settings import ApiSettings
-from shared.processes import create_server
+from shared.process.running import create_server
 from tests.browser.helpers.site import Site
 from tests.browser.helpers.thread_page import send
 from tests.helpers.waiting import eventually

@@ -8,7 +8,7 @@ from pathlib import Path
 
 from playwright.async_api import FilePayload, FrameLocator, Page, Request, Route, ViewportSize, expect
 
-from shared.auth import issue_token
+from shared.auth.tokens import issue_token
 from tests.browser.helpers.axe import expect_accessible
 from tests.browser.helpers.late_answer import LateAnswer
 from tests.browser.helpers.people import People

@@ -14,8 +14,8 @@ from services.notifications.inbound.reception import InboundAddresses, Reception
 from services.notifications.mail.imap import ImapConnection
 from services.notifications.mail.imap_url import ImapServer
 from services.notifications.mail.imap_wire import ImapRefused, LoginRefused
-from shared import failpoints
-from shared.database import connection_provider, transaction
+from shared.database.transactions import connection_provider, transaction
+from shared.process import failpoints
 from tests.helpers.waiting import eventually
 from tests.real_mail.helpers.dovecot import PASSWORD
 from tests.real_mail.helpers.town import Town

@@ -22,12 +22,13 @@ from services.conversations.settings import ApiSettings as ConversationsSettings
 from services.notifications.app import create_app as create_notifications_app
 from services.notifications.models import Base as NotificationsBase
 from services.notifications.settings import ApiSettings as NotificationsSettings
-from shared.auth import issue_token
-from shared.database import SessionFactory, create_engine, create_sessions
+from shared.auth.jwks import ProviderKeys
+from shared.auth.tokens import issue_token
+from shared.database.engine import create_engine
+from shared.database.migrations import upgrade
+from shared.database.transactions import SessionFactory, create_sessions
 from shared.event_log.reading import read_head
-from shared.jwks import ProviderKeys
-from shared.migrations import upgrade
-from shared.processes import create_server
+from shared.process.running import create_server
 from tests.helpers.identity_provider import ALGORITHMS, Provider, private_key, public_jwk, running_provider
 from tests.helpers.waiting import eventually
 from tests.service.helpers.callers import Caller

@@ -21,7 +21,7 @@ from services.notifications.delivery.bounces import is_suspended
 from services.notifications.delivery.claiming import claim_emails
 from services.notifications.mail.attempts import Attempt, Phase
 from services.notifications.rules import Outcome
-from shared.database import SessionFactory, connection_provider
+from shared.database.transactions import SessionFactory, connection_provider
 from tests.service.conftest import FEED_SECRET, As
 from tests.service.helpers.attempt_factory import begin_data, has_due_email, record_attempt
 from tests.service.helpers.callers import Caller

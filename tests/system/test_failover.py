@@ -12,7 +12,7 @@ from sqlalchemy.engine import make_url
 
 from deploy.local import postgres
 from deploy.local.processes import Spawn
-from shared.database_errors import NOT_MIGRATED, READ_ONLY
+from shared.database.errors import NOT_MIGRATED, READ_ONLY
 from tests.helpers.smtp_server import SmtpServer
 from tests.helpers.waiting import eventually
 from tests.system.helpers.cluster import DATABASES

@@ -12,9 +12,9 @@ import pytest
 import redis.asyncio
 
 from services.notifications.delivery.leases import LEASE
-from shared.broker import EVENTS_QUEUE, TASKS, create_celery
+from shared.broker.celery_app import EVENTS_QUEUE, TASKS, create_celery
+from shared.broker.publisher import Publisher
 from shared.events import Event, Feed
-from shared.publisher import Publisher
 from tests.helpers.amqp_peer import amqp_peer
 from tests.helpers.smtp_server import SmtpServer
 from tests.helpers.waiting import eventually

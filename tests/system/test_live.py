@@ -10,7 +10,7 @@ import pytest
 from deploy.local.ports import free_ports
 from deploy.local.processes import end, spawn
 from deploy.local.proxy import proxy
-from shared.processes import GRACE
+from shared.process.running import GRACE
 from tests.helpers.sse_client import Reader, reading
 from tests.helpers.waiting import eventually
 from tests.system.helpers.product import Product, headers_of

@@ -11,7 +11,7 @@ import httpx2
 from celery import Celery
 from prometheus_client.parser import text_string_to_metric_families
 
-from shared.broker import EVENTS_QUEUE, create_celery
+from shared.broker.celery_app import EVENTS_QUEUE, create_celery
 from tests.helpers.monitoring import expressions, matches, selectors
 from tests.helpers.smtp_server import KEEP_AND_DROP, SmtpServer
 from tests.helpers.waiting import eventually

@@ -13,9 +13,9 @@ from deploy.local.processes import end, spawn
 from deploy.local.proxy import proxy
 from services.conversations.app import create_app
 from services.conversations.settings import ApiSettings
-from shared.headers import DEFAULTS
-from shared.http import RequestSizeMiddleware
-from shared.processes import create_server
+from shared.api.headers import DEFAULTS
+from shared.api.request_limits import RequestSizeMiddleware
+from shared.process.running import create_server
 from tests.helpers.waiting import eventually
 
 SECRET = "a secret for tests with 32 bytes or more"

@@ -6,7 +6,7 @@ from collections.abc import AsyncIterator
 import pytest
 
 from deploy.local.processes import Spawn
-from shared.broker import EVENTS_QUEUE, create_celery
+from shared.broker.celery_app import EVENTS_QUEUE, create_celery
 from tests.helpers.smtp_server import SmtpServer
 from tests.helpers.waiting import eventually
 from tests.system.helpers.product import PROCESSES, Product, running_product

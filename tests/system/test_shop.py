@@ -10,7 +10,7 @@ import pytest
 from pydantic import SecretStr
 
 from deploy.local.processes import Spawn
-from shared.auth import verify_token
+from shared.auth.tokens import verify_token
 from shared.settings import TokenSettings
 from tests.helpers.waiting import eventually
 from tests.system.helpers.product import SECRET

@@ -13,7 +13,7 @@ from pydantic import SecretStr
 from deploy.local.ports import free_ports
 from deploy.local.processes import Child, Spawn
 from services.conversations.webhooks.signing import sign
-from shared.auth import verify_token
+from shared.auth.tokens import verify_token
 from shared.settings import Role, TokenSettings
 from tests.helpers.waiting import eventually
 from tests.system.helpers.processes import Processes, without_settings

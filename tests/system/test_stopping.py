@@ -157,7 +157,7 @@ def clock_of(product: Product) -> psutil.Process:
 
 STOPS = """
 import asyncio, re, sys, time
-from shared import ending, processes
+from shared.process import ending, running
 
 async def block(stop):
     await stop.wait()
@@ -178,8 +178,8 @@ async def main(stop):
     print("up", flush=True)
     await globals()[sys.argv[1]](stop)
 
-ending.SHUTDOWN_DEADLINE, ending.LAST_WORDS, ending.LEAVING, processes.GRACE = 2, 1, 0.1, 0.1
-processes.run_until_signal(main)
+ending.SHUTDOWN_DEADLINE, ending.LAST_WORDS, ending.LEAVING, running.GRACE = 2, 1, 0.1, 0.1
+running.run_until_signal(main)
 """
 
 
@@ -254,7 +254,7 @@ async def test_a_stream_that_ends_with_its_api_also_closes_its_connection(produc
 
 SLOW_API = """
 import asyncio, sys, time
-from shared.processes import create_server
+from shared.process.running import create_server
 
 async def app(scope, receive, send):
     if scope["type"] == "http":

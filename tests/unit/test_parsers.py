@@ -32,13 +32,13 @@ from services.conversations.search.words import terms
 from services.conversations.web.forms import _number, known_key
 from services.notifications.api.inbound_mime import given_secret
 from services.notifications.inbound.recipients import addresses_in
-from shared.auth import issue_token, verify_session_token, verify_token
-from shared.cookies import check_csrf, cookie_name, is_own_origin, read_cookie
-from shared.http import MAX_HEADER_BYTES, RequestSizeMiddleware
-from shared.jwks import ProviderKeys
-from shared.observability import request_id
+from shared.api.request_limits import MAX_HEADER_BYTES, RequestSizeMiddleware
+from shared.auth.cookies import check_csrf, cookie_name, is_own_origin, read_cookie
+from shared.auth.jwks import ProviderKeys
+from shared.auth.principal import Principal
+from shared.auth.tokens import issue_token, verify_session_token, verify_token
+from shared.observability.logs import request_id
 from shared.paging import MAX_NUMBER, decode_cursor, encode_cursor, moment, number, store_id
-from shared.principal import Principal
 from shared.problems import CsrfFailed, Invalid, Problem, Unauthenticated, Unavailable
 from shared.settings import Role, TokenSettings
 from tests.helpers.identity_provider import ALGORITHMS, private_key, public_jwk, signed

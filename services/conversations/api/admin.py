@@ -51,13 +51,13 @@ from services.conversations.messaging.queries import find_person_id, list_messag
 from services.conversations.rules import COUNT_LIMIT, Side
 from services.conversations.search.finding import find_conversations
 from services.conversations.search.query import parse
-from shared.auth import check_permission
-from shared.database import driver_connection
-from shared.dependencies import Cursor, DbSession, Limit
-from shared.http import ApiRouter
+from shared.api.dependencies import Cursor, DbSession, Limit
+from shared.api.routing import ApiRouter
+from shared.auth.principal import Permission
+from shared.auth.tokens import check_permission
+from shared.database.transactions import driver_connection
 from shared.paging import DEFAULT_LIMIT, Page
 from shared.people import StoreId
-from shared.principal import Permission
 from shared.problems import Forbidden, Invalid, NotFound, Unauthenticated, Unavailable, problem_responses
 from shared.text import Text
 

@@ -19,10 +19,10 @@ from services.conversations.attachments.names import content_disposition
 from services.conversations.errors import FileNotReady, IdempotencyKeyReused, RateLimited, UploadsFull
 from services.conversations.identity.access import AuthorizedReader
 from services.conversations.rules import Side, ThumbnailState
-from shared.dependencies import require
-from shared.headers import is_held
-from shared.http import ApiRouter
-from shared.principal import Principal
+from shared.api.dependencies import require
+from shared.api.headers import is_held
+from shared.api.routing import ApiRouter
+from shared.auth.principal import Principal
 from shared.problems import (
     Forbidden,
     Invalid,

@@ -9,14 +9,14 @@ from fastapi import Query
 from services.conversations.api.dependencies import AdminReader
 from services.conversations.audit.queries import AuditRow, list_entries
 from services.conversations.rules import ActorRole, AuditAction
-from shared.auth import check_permission
-from shared.dependencies import Cursor, Limit
-from shared.http import ApiRouter
+from shared.api.dependencies import Cursor, Limit
+from shared.api.response_body import ResponseBody
+from shared.api.routing import ApiRouter
+from shared.auth.principal import Permission
+from shared.auth.tokens import check_permission
 from shared.paging import DEFAULT_LIMIT, Page
 from shared.people import MAX_ID
-from shared.principal import Permission
 from shared.problems import Forbidden, Invalid, Unauthenticated, Unavailable, problem_responses
-from shared.response_body import ResponseBody
 
 router = ApiRouter(
     prefix="/api/v1/admin",

@@ -36,9 +36,9 @@ from services.conversations.messaging.queries import load_conversation
 from services.conversations.rules import Side
 from services.conversations.search.finding import find_conversations
 from services.conversations.search.query import parse
-from shared.database import driver_connection
-from shared.dependencies import Cursor, DbSession, Limit
-from shared.http import ApiRouter
+from shared.api.dependencies import Cursor, DbSession, Limit
+from shared.api.routing import ApiRouter
+from shared.database.transactions import driver_connection
 from shared.paging import DEFAULT_LIMIT, Page
 from shared.problems import Forbidden, Invalid, NotFound, Unauthenticated, Unavailable, problem_responses
 

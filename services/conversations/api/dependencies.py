@@ -19,11 +19,11 @@ from services.conversations.event_log.position import encode_position
 from services.conversations.identity.access import AuthorizedReader, authorize_caller
 from services.conversations.messaging.idempotency import IdempotencyKey
 from services.conversations.rules import Side, Status, Via
-from shared.cookies import SAFE_METHODS
-from shared.dependencies import DbSession, RequireRole, require
+from shared.api.dependencies import DbSession, RequireRole, require
+from shared.auth.cookies import SAFE_METHODS
+from shared.auth.principal import Principal
 from shared.paging import MAX_NUMBER
 from shared.people import StoreId
-from shared.principal import Principal
 from shared.settings import Role
 
 

@@ -44,9 +44,9 @@ from services.conversations.errors import AssigneeChanged, IdempotencyKeyReused,
 from services.conversations.messaging.create_keys import claim_key
 from services.conversations.messaging.queries import list_admins, load_conversation
 from services.conversations.rules import Side
-from shared.database import driver_connection
-from shared.dependencies import Cursor, DbSession, Limit
-from shared.http import ApiRouter
+from shared.api.dependencies import Cursor, DbSession, Limit
+from shared.api.routing import ApiRouter
+from shared.database.transactions import driver_connection
 from shared.paging import DEFAULT_LIMIT, Page
 from shared.problems import Forbidden, Invalid, NotFound, Unauthenticated, Unavailable, problem_responses
 

@@ -16,9 +16,9 @@ from services.conversations.desk.labels import LabelRow
 from services.conversations.desk.timeline import EntryRow
 from services.conversations.records import MessageRow
 from services.conversations.rules import BULK_LIMIT, LABEL_LENGTH, LABEL_LIMIT, MENTION_LIMIT, EntryKind, Status
-from shared.json_schema import example
+from shared.api.json_schema import example
+from shared.api.response_body import ResponseBody
 from shared.people import LocaleTag, StoreId
-from shared.response_body import ResponseBody
 from shared.text import OneLine, Visible
 
 LabelName = Annotated[OneLine, Visible, StringConstraints(min_length=1, max_length=LABEL_LENGTH)]

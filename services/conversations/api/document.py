@@ -6,7 +6,7 @@ from services.conversations.api.field_docs import FIELDS
 from services.conversations.api.store_bodies import describe_bodies
 from services.conversations.api.stream_docs import describe_stream
 from services.conversations.api.webhook_docs import describe_webhooks
-from shared.api_docs import describe_fields
+from shared.api.docs import describe_fields
 
 
 def complete_document(app: FastAPI) -> None:

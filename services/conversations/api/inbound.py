@@ -29,11 +29,11 @@ from services.conversations.messaging.replied_reads import RepliedRead, mark_rep
 from services.conversations.models import ConversationEntry
 from services.conversations.rate_limits.policy import LimitedAction
 from services.conversations.rules import EntryKind, Side, Via
-from shared.database import request_connection, request_transaction
-from shared.principal import CallerMerged, Principal
+from shared.api.streamed_body import received
+from shared.auth.principal import CallerMerged, Principal
+from shared.database.transactions import request_connection, request_transaction
 from shared.problems import Forbidden, Invalid, NotFound, Unauthenticated, Unavailable
 from shared.settings import Role
-from shared.streamed_body import received
 
 FILES = "/internal/inbound/files"
 

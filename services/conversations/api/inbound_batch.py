@@ -20,8 +20,8 @@ from services.conversations.api.inbound import (
     save_email,
 )
 from services.conversations.errors import RateLimited
+from shared.api.streamed_body import received
 from shared.problems import Invalid, PayloadTooLarge, Problem
-from shared.streamed_body import received
 
 BATCH: Final = "/internal/inbound/batch"
 MAX_EMAILS: Final = 50

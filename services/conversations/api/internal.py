@@ -6,7 +6,7 @@ from fastapi import APIRouter, Depends, Query
 
 from services.conversations.event_log import snapshot
 from services.conversations.event_log.reader import read_feed
-from shared.dependencies import DbSession, check_feed_secret
+from shared.api.dependencies import DbSession, check_feed_secret
 from shared.event_log.retention import acknowledge
 from shared.events import Feed, Kind, Snapshot
 

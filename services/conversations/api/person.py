@@ -22,11 +22,11 @@ from services.conversations.privacy.export import Sources, prepare_export
 from services.conversations.privacy.notifications import NotificationsUnavailable
 from services.conversations.privacy.queries import Interrupted
 from services.conversations.rules import ActorRole, AuditAction
-from shared.database import request_transaction
-from shared.dependencies import DbSession, require
-from shared.http import ApiRouter
+from shared.api.dependencies import DbSession, require
+from shared.api.routing import ApiRouter
+from shared.database.transactions import request_transaction
 from shared.problems import Forbidden, Invalid, NotFound, Problem, Unauthenticated, Unavailable, problem_responses
-from shared.processes import ResponseCut
+from shared.process.running import ResponseCut
 from shared.settings import Role
 
 ARCHIVE_TYPE: Final = "application/zip"

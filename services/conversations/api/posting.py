@@ -14,8 +14,8 @@ from services.conversations.messaging.commands import NewConversation, create_co
 from services.conversations.messaging.idempotency import IdempotencyKey
 from services.conversations.messaging.posting import Post, Posted
 from services.conversations.rules import ChosenStatus, Side, Status
-from shared.observability import current_origin
-from shared.principal import Principal
+from shared.auth.principal import Principal
+from shared.observability.logs import current_origin
 
 
 async def authorize_sender(request: Request, caller: Principal) -> None:

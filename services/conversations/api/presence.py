@@ -11,8 +11,8 @@ from services.conversations.api.state import api_state
 from services.conversations.models import User
 from services.conversations.realtime import presence
 from services.conversations.realtime.presence_feed import PresenceChange, PresentAdmin
-from shared.dependencies import DbSession
-from shared.http import ApiRouter
+from shared.api.dependencies import DbSession
+from shared.api.routing import ApiRouter
 from shared.problems import Forbidden, Invalid, NotFound, Unauthenticated, Unavailable, problem_responses
 
 router = ApiRouter(

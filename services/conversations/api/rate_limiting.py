@@ -18,8 +18,8 @@ from services.conversations.api.request_schemas import (
 )
 from services.conversations.api.state import api_state
 from services.conversations.rate_limits.policy import LimitedAction
-from shared.dependencies import require
-from shared.principal import Principal
+from shared.api.dependencies import require
+from shared.auth.principal import Principal
 from shared.settings import Role
 
 Writing = PostMessage | EditConversation | CreateConversation | AdminCreateConversation

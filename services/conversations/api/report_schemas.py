@@ -13,7 +13,7 @@ from pydantic_core import PydanticCustomError
 
 from services.conversations.api.response_schemas import AdminOut
 from services.conversations.reports.numbers import ERROR_PERCENT, By, Key, Measures, Person, Report, Span, Spread
-from shared.response_body import ResponseBody
+from shared.api.response_body import ResponseBody
 
 _DATE: Final = re.compile(r"2[01]\d\d-\d\d-\d\d")
 _RISKY: Final = ("=", "+", "-", "@", "\t", "\r")  # programs take a cell that begins so for a formula

@@ -11,13 +11,13 @@ from services.conversations.api.dependencies import Admin
 from services.conversations.api.report_schemas import ReportDay, ReportOut, csv_name, csv_of
 from services.conversations.api.state import api_state
 from services.conversations.reports.numbers import By, Span, read_report
-from shared.auth import check_permission
-from shared.database import driver_connection
-from shared.dependencies import DbSession
-from shared.http import ApiRouter
-from shared.principal import Permission
+from shared.api.dependencies import DbSession
+from shared.api.response_body import write_json
+from shared.api.routing import ApiRouter
+from shared.auth.principal import Permission
+from shared.auth.tokens import check_permission
+from shared.database.transactions import driver_connection
 from shared.problems import Forbidden, Invalid, Unauthenticated, Unavailable, problem_responses
-from shared.response_body import write_json
 from shared.time_zones import known_zone
 
 DEFAULT_DAYS = 30

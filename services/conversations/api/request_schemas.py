@@ -25,7 +25,7 @@ from services.conversations.rules import (
     ChosenStatus,
     Status,
 )
-from shared.json_schema import example
+from shared.api.json_schema import example
 from shared.paging import MAX_NUMBER
 from shared.people import StoreId
 from shared.text import MultiLine, OneLine, Visible

@@ -22,7 +22,7 @@ from services.conversations.records import (
 )
 from services.conversations.rules import COUNT_LIMIT, CustomValue, Side, Status, ThumbnailState, Via
 from services.conversations.search.excerpts import Match, Place
-from shared.response_body import ResponseBody
+from shared.api.response_body import ResponseBody
 
 # A list converts many rows, and an enumeration's constructor and attributes are slow.
 _STATUS = {status.value: status for status in Status}

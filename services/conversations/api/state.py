@@ -17,7 +17,7 @@ from services.conversations.realtime.presence_feed import PresenceFeed
 from services.conversations.realtime.stream_admission import StreamAdmission
 from services.conversations.realtime.stream_quota import StreamQuota
 from services.conversations.settings import ApiSettings
-from shared.app_state import AppState
+from shared.api.app_state import AppState
 
 
 class ApiState(AppState):

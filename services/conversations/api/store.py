@@ -26,10 +26,10 @@ from services.conversations.messaging import erasure_batches
 from services.conversations.messaging.merged_ids import person_of
 from services.conversations.privacy.erasure import erase_user
 from services.conversations.rules import ActorRole, AuditAction
-from shared.dependencies import DbSession, require
-from shared.http import ApiRouter
-from shared.json_schema import schema_of
-from shared.principal import Principal
+from shared.api.dependencies import DbSession, require
+from shared.api.json_schema import schema_of
+from shared.api.routing import ApiRouter
+from shared.auth.principal import Principal
 from shared.problems import Forbidden, Invalid, NotFound, Unauthenticated, Unavailable, problem_responses
 from shared.settings import Role
 

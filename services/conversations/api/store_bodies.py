@@ -6,7 +6,7 @@ from fastapi import Depends, FastAPI, Request
 
 from services.conversations.catalog.schemas import Checked, PutOrder, PutUser, R, Record, check_record
 from services.conversations.catalog.values import read_json
-from shared.json_schema import schema_of
+from shared.api.json_schema import schema_of
 from shared.problems import Invalid
 
 

@@ -26,11 +26,11 @@ from services.conversations.realtime.connection import Connection
 from services.conversations.realtime.rendering import EventRenderer
 from services.conversations.records import ConversationDetail
 from services.conversations.rules import Side
+from shared.api.response_body import ResponseBody, write_json
+from shared.api.routing import ApiRouter
+from shared.auth.principal import Principal
 from shared.events import ConversationDeleted, ConversationRead, EventType, MessagePosted, MessageRemoved
-from shared.http import ApiRouter
-from shared.principal import Principal
 from shared.problems import Forbidden, Invalid, Unauthenticated, Unavailable, problem_responses
-from shared.response_body import ResponseBody, write_json
 
 MEDIA_TYPE = "text/event-stream"
 RETRY = (1000, 4000)  # milliseconds; spreads the reconnects after a process ends

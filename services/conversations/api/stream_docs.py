@@ -9,10 +9,10 @@ from services.conversations.api.response_schemas import Unread
 from services.conversations.api.stream import AdminConversationChanged, ConversationChanged
 from services.conversations.realtime.presence_feed import PRESENCE, PresenceChange
 from services.conversations.realtime.rendering import RESET
+from shared.api.json_schema import add_schemas
+from shared.api.response_body import ResponseBody
 from shared.events import ConversationDeleted, EventType
-from shared.json_schema import add_schemas
 from shared.notifications_feed import NotificationCreated
-from shared.response_body import ResponseBody
 from shared.settings import Role
 
 

@@ -18,10 +18,10 @@ from services.conversations.attachments.file_types import HEAD_BYTES, detect
 from services.conversations.attachments.names import name_in_header, safe_name
 from services.conversations.attachments.uploads import Stored, Upload
 from services.conversations.rules import Side
-from shared.database import request_connection, request_transaction
-from shared.principal import Principal
+from shared.api.streamed_body import declared_size, received
+from shared.auth.principal import Principal
+from shared.database.transactions import request_connection, request_transaction
 from shared.problems import Invalid, PayloadTooLarge, Unavailable
-from shared.streamed_body import declared_size, received
 
 FORM_BYTES: Final = 64 * 1024  # of a form around its file
 CHUNK: Final = 256 * 1024

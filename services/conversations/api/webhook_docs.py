@@ -6,7 +6,7 @@ from fastapi import FastAPI
 
 from services.conversations.rules import WEBHOOK_TEST, WebhookType
 from services.conversations.webhooks.bodies import DATA
-from shared.json_schema import add_schemas
+from shared.api.json_schema import add_schemas
 
 _SUMMARIES: Final[dict[str, str]] = {
     WebhookType.CONVERSATION_CREATED: "A customer or an admin opened a conversation.",

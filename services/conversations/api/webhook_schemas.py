@@ -10,7 +10,7 @@ from pydantic import AfterValidator, BaseModel, BeforeValidator, ConfigDict, Fie
 from services.conversations.models import Webhook
 from services.conversations.rules import DeliveryState, WebhookError, WebhookOff, WebhookType
 from services.conversations.webhooks.deliveries import DeliveryRow
-from shared.response_body import ResponseBody
+from shared.api.response_body import ResponseBody
 from shared.text import OneLine
 
 Url = Annotated[

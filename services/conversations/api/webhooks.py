@@ -25,10 +25,10 @@ from services.conversations.messaging.idempotency import IdempotencyKey
 from services.conversations.rules import DeliveryState
 from services.conversations.webhooks import deliveries, registry
 from services.conversations.webhooks.addresses import check_url
-from shared.dependencies import Cursor, DbSession, Limit, require
-from shared.http import ApiRouter
+from shared.api.dependencies import Cursor, DbSession, Limit, require
+from shared.api.routing import ApiRouter
+from shared.auth.principal import Principal
 from shared.paging import DEFAULT_LIMIT, Page
-from shared.principal import Principal
 from shared.problems import Forbidden, Invalid, NotFound, Unauthenticated, Unavailable, problem_responses
 from shared.settings import Role
 

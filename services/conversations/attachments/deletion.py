@@ -6,7 +6,7 @@ import structlog
 from sqlalchemy import text
 
 from services.conversations.attachments.file_store import FileStore, FileStoreError
-from shared.database import SessionFactory, fetch_alone, transaction
+from shared.database.transactions import SessionFactory, fetch_alone, transaction
 
 LEASE = 60  # seconds within which a claimed deletion ends
 MAX_PAUSE = 3600  # seconds between the attempts at a deletion that keeps failing

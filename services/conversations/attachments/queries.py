@@ -6,9 +6,9 @@ from uuid import UUID
 
 from services.conversations.errors import FileNotReady
 from services.conversations.rules import FileState, Side
-from shared.database import Driver
+from shared.database.engine import Driver
+from shared.database.reader import Reader
 from shared.problems import NotFound
-from shared.readers import Reader
 
 
 async def load_attachment(reader: Reader, attachment_id: UUID, caller_id: str, side: Side) -> Any:

@@ -7,7 +7,7 @@ from services.conversations.attachments.changes import announce_change
 from services.conversations.attachments.clamd import ScanError, scan
 from services.conversations.attachments.file_store import FileStore, FileStoreError
 from services.conversations.rules import FileState, ThumbnailState
-from shared.database import SessionFactory, fetch_alone, transaction
+from shared.database.transactions import SessionFactory, fetch_alone, transaction
 
 LEASE = 120  # seconds within which a claimed file is scanned
 MAX_PAUSE = 300  # seconds between attempts, while clamd is away

@@ -11,7 +11,7 @@ from services.conversations.attachments.file_store import PICTURE, THUMBNAIL, Fi
 from services.conversations.attachments.picture_process import PictureProcess
 from services.conversations.attachments.pictures import Pictures
 from services.conversations.rules import FileState, ThumbnailState
-from shared.database import SessionFactory, transaction
+from shared.database.transactions import SessionFactory, transaction
 
 LEASE = 90  # seconds; longer than a file may take
 MAX_ATTEMPTS = 5  # until a file stays without a thumbnail: each attempt ended with its process, or the store was away

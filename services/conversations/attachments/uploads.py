@@ -13,8 +13,8 @@ from services.conversations.attachments.file_types import PICTURES, FileType
 from services.conversations.errors import IdempotencyKeyReused, RateLimited, UploadsFull
 from services.conversations.rules import FileState, Side, ThumbnailState
 from services.conversations.settings import StoreSettings
-from shared.database import Driver
-from shared.principal import CallerMerged
+from shared.auth.principal import CallerMerged
+from shared.database.engine import Driver
 from shared.problems import Unauthenticated
 
 MAX_OPEN = 10  # uploads of a user at the same time

@@ -6,8 +6,8 @@ from typing import Any, NamedTuple
 from uuid import UUID
 
 from services.conversations.rules import AuditAction
+from shared.database.reader import Reader
 from shared.paging import decode_cursor, encode_cursor, moment
-from shared.readers import Reader
 
 
 class AuditRow(NamedTuple):

@@ -13,8 +13,8 @@ import structlog
 from sqlalchemy import text
 
 from services.conversations.rules import AuditAction
-from shared.database import SessionFactory, transaction
-from shared.observability import Origin, current_origin
+from shared.database.transactions import SessionFactory, transaction
+from shared.observability.logs import Origin, current_origin
 from shared.settings import Role
 
 FLUSH_EVERY: Final = 5.0  # seconds

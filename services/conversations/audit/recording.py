@@ -10,8 +10,8 @@ from sqlalchemy.ext.asyncio import AsyncSession
 
 from services.conversations.models import AuditEntry
 from services.conversations.rules import ActorRole, AuditAction
-from shared.observability import current_origin
-from shared.orm import bulk_insert
+from shared.database.orm import bulk_insert
+from shared.observability.logs import current_origin
 
 
 @dataclass(frozen=True, slots=True)

@@ -15,8 +15,8 @@ from services.conversations.catalog.schemas import OrderLine, UserLine, check_re
 from services.conversations.catalog.sync import Upsert, upsert_batch
 from services.conversations.catalog.values import read_json
 from services.conversations.errors import OrderOfAnotherUser
-from shared.body_size import JSON_ESCAPES, MAX_BODY_BYTES
-from shared.database import SessionFactory, run_transaction
+from shared.api.body_size import JSON_ESCAPES, MAX_BODY_BYTES
+from shared.database.transactions import SessionFactory, run_transaction
 from shared.people import MAX_ID
 from shared.problems import Invalid, PayloadTooLarge, Problem, Unavailable
 from shared.text import cut

@@ -29,7 +29,7 @@ from services.conversations.catalog.values import (
 )
 from services.conversations.identity.provisioning import PROFILE
 from services.conversations.rules import Side
-from shared.json_schema import example, schema_of
+from shared.api.json_schema import example, schema_of
 from shared.people import Address, LocaleTag, StoreId, ZoneName
 from shared.problems import invalid_fields, message_of
 

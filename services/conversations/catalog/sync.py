@@ -18,8 +18,8 @@ from services.conversations.identity.provisioning import PROFILE
 from services.conversations.identity.sessions import end_sessions_of_other_side
 from services.conversations.models import Conversation, Order, User
 from services.conversations.rules import CustomValue, Side, former_order_id
+from shared.database.orm import any_of, bulk_insert
 from shared.events import EventType, UserChanged
-from shared.orm import any_of, bulk_insert
 from shared.people import Person
 
 _USER = (

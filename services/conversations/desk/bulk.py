@@ -13,7 +13,7 @@ from services.conversations.desk.people import check_admins
 from services.conversations.messaging.commands import mark_read, mark_unread, set_status
 from services.conversations.models import Conversation
 from services.conversations.rules import Side, Status
-from shared.orm import any_of
+from shared.database.orm import any_of
 
 
 @dataclass(frozen=True, slots=True)

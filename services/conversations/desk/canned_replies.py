@@ -15,10 +15,10 @@ from services.conversations.errors import ShortcutTaken
 from services.conversations.messaging.queries import load_conversation
 from services.conversations.models import CannedReply, User
 from services.conversations.rules import AuditAction
-from shared.database import driver_connection
+from shared.database.reader import Reader
+from shared.database.transactions import driver_connection
 from shared.paging import decode_cursor, encode_cursor, plain_text
 from shared.problems import NotFound
-from shared.readers import Reader
 
 VARIABLES = ("customer.name", "customer.first_name", "order.number", "order.status", "admin.name")
 _VARIABLE = re.compile(r"\{\{ ?([a-z_.]{1,40}) ?\}\}")

@@ -6,7 +6,7 @@ from typing import Final, TypedDict
 
 from services.conversations.desk.labels import fold
 from services.conversations.messaging.queries import IS_ADMIN
-from shared.database import Driver
+from shared.database.engine import Driver
 
 MOST: Final = 500  # of each
 

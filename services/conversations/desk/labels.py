@@ -16,10 +16,10 @@ from services.conversations.messaging.commands import log_update
 from services.conversations.messaging.entries import add_entry, lock_conversation
 from services.conversations.models import Conversation, Label
 from services.conversations.rules import LABEL_LIMIT, AuditAction, EntryKind, Side
-from shared.orm import any_of
+from shared.database.orm import any_of
+from shared.database.reader import Reader
 from shared.paging import decode_cursor, encode_cursor, plain_text
 from shared.problems import Invalid, NotFound
-from shared.readers import Reader
 
 
 class LabelRow(NamedTuple):

@@ -8,8 +8,8 @@ from sqlalchemy.ext.asyncio import AsyncSession
 from services.conversations.event_log.payloads import person_payload
 from services.conversations.models import Conversation, User
 from services.conversations.rules import Side
+from shared.database.orm import any_of
 from shared.events import EventType
-from shared.orm import any_of
 from shared.problems import Invalid
 
 

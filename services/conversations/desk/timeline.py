@@ -14,10 +14,10 @@ from services.conversations.emails.progress import KNOWN_UNTIL
 from services.conversations.messaging.email_stops import STOPS_SQL
 from services.conversations.messaging.listing import rows_to_fetch
 from services.conversations.records import MessageRow, attachments_sql, columns
-from shared.database import Driver
+from shared.database.engine import Driver
+from shared.database.reader import Reader
 from shared.paging import MAX_NUMBER, decode_cursor, encode_cursor, moment, number
 from shared.problems import NotFound
-from shared.readers import Reader
 
 
 class EntryRow(NamedTuple):

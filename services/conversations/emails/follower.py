@@ -23,8 +23,7 @@ from services.conversations.emails.stops import forget_stops, write_stops
 from services.conversations.messaging.entries import keep_conversations
 from services.conversations.models import NotificationsCursor
 from services.conversations.webhooks.notification_events import add_failed_emails, add_new_messages, add_notifications
-from shared.database import SessionFactory, transaction, transaction_driver
-from shared.failpoints import failpoint
+from shared.database.transactions import SessionFactory, transaction, transaction_driver
 from shared.notifications_feed import (
     EmailStatus,
     EmailStop,
@@ -34,6 +33,7 @@ from shared.notifications_feed import (
     NewMessageCreated,
     NotificationCreated,
 )
+from shared.process.failpoints import failpoint
 
 TYPES: Final = tuple(LoggedType)
 # If a release adds one of these, the state of all is listed once. Customers' notifications are no state.

@@ -8,7 +8,8 @@ from sqlalchemy.ext.asyncio import AsyncSession
 
 from services.conversations.event_log.append import announce_at_commit
 from services.conversations.rules import Side
-from shared.database import Driver, transaction_driver
+from shared.database.engine import Driver
+from shared.database.transactions import transaction_driver
 from shared.events import EventType
 from shared.notifications_feed import InboundStatus
 

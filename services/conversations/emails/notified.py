@@ -7,7 +7,7 @@ from sqlalchemy.ext.asyncio import AsyncSession
 
 from services.conversations.event_log.append import announce_at_commit
 from services.conversations.rules import Side
-from shared.database import transaction_driver
+from shared.database.transactions import transaction_driver
 from shared.events import EventType
 from shared.notifications_feed import NotificationCreated
 

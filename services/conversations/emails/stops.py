@@ -6,7 +6,7 @@ from uuid import UUID
 
 from sqlalchemy.ext.asyncio import AsyncSession
 
-from shared.database import transaction_driver
+from shared.database.transactions import transaction_driver
 from shared.notifications_feed import EmailStop
 
 

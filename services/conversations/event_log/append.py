@@ -10,9 +10,9 @@ from sqlalchemy.ext.asyncio import AsyncSession
 
 from services.conversations.models import LoggedEvent
 from services.conversations.rules import Side
-from shared.database import SessionFactory
+from shared.database.orm import any_of, bulk_insert
+from shared.database.transactions import SessionFactory
 from shared.events import EventType
-from shared.orm import any_of, bulk_insert
 
 _ANNOUNCE = "announce_appends"
 

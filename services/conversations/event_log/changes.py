@@ -4,7 +4,7 @@ from collections.abc import Collection
 from typing import Final, NamedTuple
 from uuid import UUID
 
-from shared.database import Driver
+from shared.database.engine import Driver
 from shared.events import EventType
 
 MAX_EVENTS: Final = 2_000  # read at once

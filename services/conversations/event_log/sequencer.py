@@ -6,7 +6,7 @@ from sqlalchemy import text
 from sqlalchemy.ext.asyncio import AsyncSession
 
 from services.conversations.event_log.payloads import READ_PAYLOAD
-from shared.database import Driver
+from shared.database.engine import Driver
 from shared.event_log.sequencer import numbering_sql, run_sequencer
 from shared.events import Event
 

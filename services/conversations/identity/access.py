@@ -27,16 +27,16 @@ from services.conversations.identity.sessions import (
     session_lookup_sql,
 )
 from services.conversations.records import CallerRecord
+from shared.auth.principal import Principal
 from shared.batcher import Batcher
-from shared.database import (
+from shared.database.reader import PreparedStatement, fetch_with_custom_plan
+from shared.database.transactions import (
     ConnectionProvider,
     SessionFactory,
     driver_connection,
     request_connection,
     request_transaction,
 )
-from shared.principal import Principal
-from shared.readers import PreparedStatement, fetch_with_custom_plan
 
 
 @dataclass(frozen=True, slots=True)

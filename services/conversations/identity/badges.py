@@ -10,7 +10,7 @@ from services.conversations.messaging.counts import count_unread, unread_count_s
 from services.conversations.records import CALLER_COLUMNS, CallerRecord
 from services.conversations.rules import Side
 from shared.batcher import Batcher
-from shared.database import ConnectionProvider, request_connection
+from shared.database.transactions import ConnectionProvider, request_connection
 from shared.settings import Role
 
 BATCH: Final = 64  # callers in a statement

@@ -14,7 +14,7 @@ from services.conversations.identity.provisioning import PROFILE, change_user, e
 from services.conversations.messaging.merged_ids import finish_merges, log_merge, person_of
 from services.conversations.models import BrowserSession, User
 from services.conversations.rules import ActorRole, AuditAction, Side
-from shared.database import SessionFactory, run_transaction
+from shared.database.transactions import SessionFactory, run_transaction
 from shared.problems import Invalid
 
 

@@ -12,11 +12,11 @@ from services.conversations.event_log.append import append_event
 from services.conversations.models import FeedHead, User
 from services.conversations.records import CALLER_COLUMNS, CALLER_JSON, CallerRecord
 from services.conversations.rules import Side
-from shared.auth import check_synced_role
-from shared.database import Driver
+from shared.auth.principal import CallerMerged, Principal
+from shared.auth.tokens import check_synced_role
+from shared.database.engine import Driver
 from shared.events import EventType, UserChanged
 from shared.people import Person
-from shared.principal import CallerMerged, Principal
 from shared.problems import Forbidden, Unauthenticated
 
 PROFILE = ("email", "name", "locale", "zoneinfo")

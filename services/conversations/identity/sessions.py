@@ -23,8 +23,8 @@ from services.conversations.models import BrowserSession
 from services.conversations.records import CALLER_JSON
 from services.conversations.rules import Side
 from services.conversations.settings import StoreSettings
-from shared.database import Driver
-from shared.principal import CallerMerged, Principal
+from shared.auth.principal import CallerMerged, Principal
+from shared.database.engine import Driver
 from shared.problems import Unauthenticated
 from shared.settings import Role
 

@@ -12,7 +12,7 @@ import asyncpg
 
 from services.conversations.messaging.posting import Post, Posted, log_posted, post_message, post_messages
 from shared.batcher import Batcher
-from shared.database import ConnectionProvider, SessionFactory, request_connection, run_transaction
+from shared.database.transactions import ConnectionProvider, SessionFactory, request_connection, run_transaction
 
 MAX_IN_FLIGHT: Final = 2  # concurrent statements
 BATCH: Final = 64  # posts in a statement

@@ -42,7 +42,7 @@ from services.conversations.models import Conversation, LoggedEvent, Order, User
 from services.conversations.records import ConversationDetail
 from services.conversations.rules import ACTIVE, DELETABLE, ActorRole, AuditAction, EntryKind, Side, Status, Via
 from shared.events import ConversationDeleted, EventType
-from shared.observability import current_origin
+from shared.observability.logs import current_origin
 from shared.problems import Invalid, NotFound
 
 _FLAGS = (Conversation.is_read_by_user, Conversation.is_read_by_admin)

@@ -9,8 +9,8 @@ from services.conversations.messaging.queries import IS_CUSTOMER, user_search
 from services.conversations.models import UNREAD_BY_ADMIN
 from services.conversations.records import UserRow, columns
 from services.conversations.rules import ACTIVE, COUNT_LIMIT, WAITING, Side, Status
-from shared.database import Driver
-from shared.readers import Reader, fetch_with_custom_plan
+from shared.database.engine import Driver
+from shared.database.reader import Reader, fetch_with_custom_plan
 
 
 @dataclass(frozen=True, slots=True)

@@ -10,7 +10,7 @@ from sqlalchemy.ext.asyncio import AsyncSession
 from services.conversations.audit.recording import Act, recording
 from services.conversations.models import Conversation, ConversationEntry
 from services.conversations.rules import EntryKind
-from shared.database import Driver
+from shared.database.engine import Driver
 from shared.problems import NotFound
 
 

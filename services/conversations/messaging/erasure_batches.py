@@ -19,9 +19,9 @@ from services.conversations.event_log.append import erase_conversations
 from services.conversations.messaging import erasure_sql
 from services.conversations.models import Attachment, ConversationEntry, Erasure, Message
 from services.conversations.settings import JobsSettings
-from shared.database import SessionFactory, fetch_alone, transaction
-from shared.database_errors import is_outage
-from shared.orm import any_of
+from shared.database.errors import is_outage
+from shared.database.orm import any_of
+from shared.database.transactions import SessionFactory, fetch_alone, transaction
 from shared.problems import NotFound
 
 BATCH = 1000  # rows of a kind erased in one transaction

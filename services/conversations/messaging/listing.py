@@ -25,8 +25,8 @@ from services.conversations.records import (
     ConversationRow,
 )
 from services.conversations.rules import WAITING, Side, Status
+from shared.database.reader import Reader, fetch_with_custom_plan
 from shared.paging import DEFAULT_LIMIT, MAX_LIMIT, decode_cursor, encode_cursor, moment
-from shared.readers import Reader, fetch_with_custom_plan
 
 
 @dataclass(frozen=True, slots=True)

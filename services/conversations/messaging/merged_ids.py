@@ -15,11 +15,11 @@ from sqlalchemy.ext.asyncio import AsyncSession
 from services.conversations.event_log.append import append_event
 from services.conversations.models import User
 from services.conversations.rules import Side
-from shared.database import SessionFactory, fetch_alone, request_transaction, run_transaction
-from shared.database_errors import is_outage
+from shared.auth.principal import CallerMerged
+from shared.database.errors import is_outage
+from shared.database.transactions import SessionFactory, fetch_alone, request_transaction, run_transaction
 from shared.events import EventType, UserChanged
 from shared.people import Person
-from shared.principal import CallerMerged
 from shared.problems import Unauthenticated
 
 BATCH: Final = 500  # conversations moved in one transaction

@@ -27,13 +27,14 @@ from services.conversations.messaging.posting_sql import (
     UNUSABLE_FILE,
 )
 from services.conversations.rules import ChosenStatus, Side, Status, Via
-from shared.database import Driver, driver_connection
-from shared.failpoints import failpoint
-from shared.observability import Origin
-from shared.principal import CallerMerged
+from shared.auth.principal import CallerMerged
+from shared.database.engine import Driver
+from shared.database.transactions import driver_connection
+from shared.observability.logs import Origin
+from shared.observability.tracing import note_message
 from shared.problems import Forbidden, Invalid, NotFound, Unauthenticated
+from shared.process.failpoints import failpoint
 from shared.text import preview
-from shared.tracing import note_message
 
 log = structlog.get_logger()
 

@@ -21,10 +21,10 @@ from services.conversations.records import (
     columns,
 )
 from services.conversations.rules import CustomValue, Side
-from shared.database import Driver
+from shared.database.engine import Driver
+from shared.database.reader import Reader, fetch_with_custom_plan
 from shared.paging import MAX_NUMBER, decode_cursor, encode_cursor, moment, number, store_id
 from shared.problems import NotFound
-from shared.readers import Reader, fetch_with_custom_plan
 
 
 async def load_conversation(

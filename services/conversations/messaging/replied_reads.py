@@ -11,7 +11,7 @@ from uuid import UUID
 from sqlalchemy.ext.asyncio import AsyncSession
 
 from services.conversations.event_log.append import announce_at_commit
-from shared.database import driver_connection
+from shared.database.transactions import driver_connection
 from shared.events import EventType
 
 

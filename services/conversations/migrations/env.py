@@ -1,6 +1,6 @@
 from alembic import context
 
 from services.conversations.models import Base
-from shared.migrations import run_environment
+from shared.database.migrations import run_environment
 
 run_environment(context, context.config, Base.metadata)  # type: ignore[arg-type]

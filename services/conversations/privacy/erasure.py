@@ -29,7 +29,7 @@ from services.conversations.messaging.erasure_batches import (
 from services.conversations.messaging.merged_ids import find_unfinished, finish_merges, ids_of, person_of
 from services.conversations.models import Attachment, Conversation, Erasure, User
 from services.conversations.rules import ACTIVE, ActorRole, AuditAction, EntryKind, Side
-from shared.database import SessionFactory, run_transaction
+from shared.database.transactions import SessionFactory, run_transaction
 from shared.events import EventType
 from shared.problems import NotFound
 

@@ -18,9 +18,9 @@ from services.conversations.privacy.queries import ExportedConversation, PersonR
 from services.conversations.records import OrderRow
 from services.conversations.rules import EntryKind, FileState, Side
 from services.conversations.settings import ExportSettings
-from shared.database import ConnectionProvider
+from shared.api.response_body import write_json
+from shared.database.transactions import ConnectionProvider
 from shared.problems import NotFound
-from shared.response_body import write_json
 
 MAX_EXPORTS: Final = 2  # made by a process at the same time: each takes up to a core
 _MOST_BYTES: Final = 64 * 1024  # of a message as JSON or HTML, with its files' names

@@ -11,7 +11,7 @@ from uuid import UUID
 
 from services.conversations.records import OrderRow, attachments_sql, columns
 from services.conversations.rules import EntryKind, FileState, Side
-from shared.database import ConnectionProvider, request_connection
+from shared.database.transactions import ConnectionProvider, request_connection
 
 PAGE: Final = 100
 _IDS: Final = 10_000  # ids read at once

@@ -22,8 +22,8 @@ from services.conversations.errors import RateLimited
 from services.conversations.rate_limits.failopen_redis import FailopenRedis
 from services.conversations.rate_limits.sliding_window import SlidingWindows, Window
 from services.conversations.settings import ApiSettings
-from shared.principal import Principal
-from shared.repeating import request_identity
+from shared.api.repeating import request_identity
+from shared.auth.principal import Principal
 from shared.settings import Role
 
 PREFIX: Final = "chats:limit"  # of all keys

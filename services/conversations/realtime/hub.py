@@ -27,8 +27,8 @@ from services.conversations.realtime.log_notify import LOG_GROWN, Listener
 from services.conversations.realtime.rendering import RESET, EventRenderer, render_events
 from services.conversations.realtime.stream_quota import STREAMS_PER_PERSON, too_many_streams
 from services.conversations.rules import Side
-from shared.database import SessionFactory, driver_connection
-from shared.database_errors import describe
+from shared.database.errors import describe
+from shared.database.transactions import SessionFactory, driver_connection
 from shared.event_log.reading import read_head
 from shared.problems import Unavailable
 

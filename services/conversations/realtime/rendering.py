@@ -12,7 +12,7 @@ from services.conversations.messaging.queries import load_conversations
 from services.conversations.realtime.connection import SseEvent
 from services.conversations.records import ConversationDetail
 from services.conversations.rules import Side
-from shared.database import driver_connection
+from shared.database.transactions import driver_connection
 from shared.events import EventType
 
 RESET = "reset"

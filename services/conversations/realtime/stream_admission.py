@@ -9,9 +9,9 @@ from uuid import UUID
 from services.conversations.identity.access import authorize_caller
 from services.conversations.identity.provisioning import authenticate_many
 from services.conversations.identity.sessions import require_sessions
+from shared.auth.principal import Principal
 from shared.batcher import Batcher
-from shared.database import ConnectionProvider, SessionFactory, request_connection, request_transaction
-from shared.principal import Principal
+from shared.database.transactions import ConnectionProvider, SessionFactory, request_connection, request_transaction
 
 MAX_BATCH_SIZE = 200  # looked up at once
 

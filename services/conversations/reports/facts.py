@@ -19,7 +19,8 @@ from sqlalchemy.ext.asyncio import AsyncSession
 from services.conversations.event_log.changes import EventsMissing, read_changes
 from services.conversations.reports.cycles import Cycle, Step, advance
 from services.conversations.rules import ACTIVE, EntryKind, Side, Status
-from shared.database import Driver, SessionFactory, fetch_alone, transaction, transaction_driver
+from shared.database.engine import Driver
+from shared.database.transactions import SessionFactory, fetch_alone, transaction, transaction_driver
 from shared.events import EventType
 
 BATCH: Final = 200  # conversations in one transaction

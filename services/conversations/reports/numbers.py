@@ -11,7 +11,7 @@ from enum import StrEnum
 from functools import cache
 from typing import Any, Final, NamedTuple
 
-from shared.database import Driver
+from shared.database.engine import Driver
 
 EXACT_DAYS: Final = 92
 EXACT_ROWS: Final = 100_000  # cycles that were opened, replied to or resolved

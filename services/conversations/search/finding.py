@@ -33,7 +33,7 @@ from services.conversations.search.excerpts import Match, find_match
 from services.conversations.search.indexer import INDEXED_TYPES, MESSAGE_TYPES, heading_of
 from services.conversations.search.query import SearchQuery, Term, quoted
 from services.conversations.search.words import terms
-from shared.readers import Reader, fetch_with_custom_plan
+from shared.database.reader import Reader, fetch_with_custom_plan
 
 DEADLINE: Final = 3.0  # seconds
 WALK: Final = 2_000  # newest conversations that are looked at one by one

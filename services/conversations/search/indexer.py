@@ -19,8 +19,9 @@ from services.conversations.event_log.changes import EventsMissing, read_changes
 from services.conversations.messaging.entries import keep_conversations
 from services.conversations.search.documents import Document, Stored, build, text_of
 from services.conversations.search.words import terms
-from shared.database import Driver, SessionFactory, fetch_alone, transaction, transaction_driver
-from shared.database_errors import is_outage
+from shared.database.engine import Driver
+from shared.database.errors import is_outage
+from shared.database.transactions import SessionFactory, fetch_alone, transaction, transaction_driver
 from shared.events import EventType
 
 SETTLE: Final = 15.0  # seconds that a conversation's messages are collected before it is indexed

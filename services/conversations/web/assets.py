@@ -13,7 +13,7 @@ from starlette.responses import Response
 from starlette.staticfiles import StaticFiles
 from starlette.types import Scope
 
-from shared.headers import is_held
+from shared.api.headers import is_held
 
 STATIC = Path(__file__).parent / "static"
 EMBED = Path(__file__).parent / "embed"

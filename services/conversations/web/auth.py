@@ -21,13 +21,14 @@ from services.conversations.api.dependencies import Prefetch
 from services.conversations.identity import sessions
 from services.conversations.identity.sessions import IDLE, PageContext
 from services.conversations.rules import COUNT_LIMIT
-from shared.app_state import app_state
-from shared.auth import SessionToken, authenticate_session_token, issue_session_token
-from shared.body_size import MAX_BODY_BYTES, too_large
-from shared.cookies import SAFE_METHODS, check_csrf, cookie_header, read_cookie
-from shared.database import Driver, driver_connection, request_connection
-from shared.dependencies import DbSession
-from shared.principal import Principal
+from shared.api.app_state import app_state
+from shared.api.body_size import MAX_BODY_BYTES, too_large
+from shared.api.dependencies import DbSession
+from shared.auth.cookies import SAFE_METHODS, check_csrf, cookie_header, read_cookie
+from shared.auth.principal import Principal
+from shared.auth.tokens import SessionToken, authenticate_session_token, issue_session_token
+from shared.database.engine import Driver
+from shared.database.transactions import driver_connection, request_connection
 from shared.problems import Forbidden, Unauthenticated
 from shared.settings import Role, TokenSettings
 

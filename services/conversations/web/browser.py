@@ -8,7 +8,7 @@ from typing import Any, Final
 from pydantic import TypeAdapter, ValidationError
 from starlette.requests import HTTPConnection
 
-from shared.cookies import is_framed
+from shared.auth.cookies import is_framed
 from shared.people import LocaleTag, ZoneName
 
 ZONE_COOKIE: Final = "chats-zone"  # written by static/zone.js

@@ -19,7 +19,7 @@ from services.conversations.errors import RateLimited, UploadsFull
 from services.conversations.rules import ATTACHMENT_LIMIT, Side
 from services.conversations.web.auth import FILES, PageContext
 from services.conversations.web.forms import ATTACHMENTS, Form, Translate, read_form
-from shared.database import Driver
+from shared.database.engine import Driver
 from shared.problems import Invalid, PayloadTooLarge, Unavailable
 
 B = TypeVar("B", bound=BaseModel)

@@ -1,7 +1,7 @@
 """The messenger's frame in a store's pages: a customer's pages and what their scripts call, below `/messenger/`.
 
 These are the same routes as elsewhere. The path alone decides that a request has the frame's cookie, and no other
-credential (`shared.cookies`), that pages have a compact form, and that the store's pages may frame them.
+credential (`shared.auth.cookies`), that pages have a compact form, and that the store's pages may frame them.
 """
 
 import re
@@ -9,7 +9,7 @@ from typing import Final
 
 from starlette.types import ASGIApp, Receive, Scope, Send
 
-from shared.cookies import FRAMED
+from shared.auth.cookies import FRAMED
 
 ROOT: Final = "/messenger"
 _ID = rb"[0-9a-f-]{36}"

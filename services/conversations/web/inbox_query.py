@@ -13,7 +13,7 @@ from services.conversations.messaging.listing import Filters
 from services.conversations.records import ConversationDetail
 from services.conversations.rules import ACTIVE, BULK_LIMIT, WAITING, Status
 from services.conversations.web.rendering import ADMIN_ROOT
-from shared.dependencies import Cursor
+from shared.api.dependencies import Cursor
 from shared.text import Text
 
 _VIEWS = {

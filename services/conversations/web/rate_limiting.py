@@ -15,7 +15,7 @@ from services.conversations.api.request_schemas import (
 from services.conversations.errors import RateLimited
 from services.conversations.web.auth import read_submission
 from services.conversations.web.forms import read_form
-from shared.auth import SessionToken
+from shared.auth.tokens import SessionToken
 from shared.settings import Role
 
 

@@ -25,10 +25,10 @@ from services.conversations.web.browser import browser_zone, preferred_locales
 from services.conversations.web.links import linked
 from services.conversations.web.localization import Reader
 from services.conversations.web.searching import marked
-from shared.body_size import MAX_BODY_BYTES, BodyTooLarge
-from shared.cookies import is_framed
-from shared.http import SingleParameters
-from shared.principal import Permission
+from shared.api.body_size import MAX_BODY_BYTES, BodyTooLarge
+from shared.api.routing import SingleParameters
+from shared.auth.cookies import is_framed
+from shared.auth.principal import Permission
 from shared.problems import Forbidden, Invalid, NotFound, Problem, Unauthenticated
 from shared.time_zones import known_zone
 from shared.translations import ENGLISH, TranslatedEnvironment, find_language, read_catalogues

@@ -13,7 +13,7 @@ from services.conversations.rules import Side
 from services.conversations.search.excerpts import Match
 from services.conversations.search.finding import find_conversations
 from services.conversations.search.query import parse
-from shared.database import Driver
+from shared.database.engine import Driver
 from shared.problems import Invalid
 
 

@@ -20,7 +20,7 @@ from services.conversations.rules import Side
 from services.conversations.web.auth import PageContext, with_unread_decremented
 from services.conversations.web.localization import Reader
 from services.conversations.web.rendering import Page, pages_of
-from shared.database import driver_connection
+from shared.database.transactions import driver_connection
 from shared.paging import MAX_NUMBER
 
 HISTORY: Final = 50  # messages on a page

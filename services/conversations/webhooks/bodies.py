@@ -13,7 +13,7 @@ from pydantic import Field
 
 from services.conversations.records import attachments_sql
 from services.conversations.rules import WEBHOOK_TEST, Side, Status, Via, WebhookType
-from shared.response_body import ResponseBody, write_json
+from shared.api.response_body import ResponseBody, write_json
 
 
 class IdOnly(ResponseBody):

@@ -11,7 +11,7 @@ from sqlalchemy.ext.asyncio import AsyncSession
 from services.conversations.rules import WEBHOOK_TEST, DeliveryState
 from services.conversations.webhooks.outbox import Lane, Line, advance_lines, lock_lines
 from services.conversations.webhooks.registry import get_webhook
-from shared.database import transaction_driver
+from shared.database.transactions import transaction_driver
 from shared.paging import decode_cursor, encode_cursor
 from shared.problems import NotFound
 

@@ -24,9 +24,9 @@ from services.conversations.webhooks.results import BREAKER_AFTER, Claimed, Resu
 from services.conversations.webhooks.sending import TIMEOUT, Outcome, Sender
 from services.conversations.webhooks.signing import sign
 from shared.batcher import Batcher
-from shared.database import ConnectionProvider, SessionFactory, transaction, transaction_driver
-from shared.failpoints import failpoint
-from shared.stopping import pause
+from shared.database.transactions import ConnectionProvider, SessionFactory, transaction, transaction_driver
+from shared.process.failpoints import failpoint
+from shared.process.stopping import pause
 
 LEASE: Final = 20.0  # seconds
 RENEW_EVERY: Final = 4.0  # seconds

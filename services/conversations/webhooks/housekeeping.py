@@ -10,7 +10,7 @@ from services.conversations.settings import StoreSettings
 from services.conversations.webhooks.log_reader import read_lag
 from services.conversations.webhooks.outbox import IS_ENABLED, Line, advance_lines, lock_lines
 from services.conversations.webhooks.results import BREAKER_AFTER
-from shared.database import transaction_driver
+from shared.database.transactions import transaction_driver
 
 KEPT_DAYS: Final = 30
 COUNT_LIMIT: Final = 10_000

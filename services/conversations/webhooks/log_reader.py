@@ -14,9 +14,9 @@ from sqlalchemy.ext.asyncio import AsyncSession
 from services.conversations.event_log.payloads import READ_MESSAGE_ID
 from services.conversations.rules import WebhookType
 from services.conversations.webhooks.outbox import IS_ENABLED, Happened, Lane, add_deliveries
-from shared.database import ConnectionProvider, SessionFactory, transaction, transaction_driver
+from shared.database.transactions import ConnectionProvider, SessionFactory, transaction, transaction_driver
 from shared.events import EventType
-from shared.failpoints import failpoint
+from shared.process.failpoints import failpoint
 
 MAX_EVENTS: Final = 500  # read in one transaction
 LATE: Final = 60.0  # seconds that an event waits for its rows, after which webhooks are late

@@ -8,7 +8,7 @@ from sqlalchemy.ext.asyncio import AsyncSession
 
 from services.conversations.rules import WebhookType
 from services.conversations.webhooks.outbox import Happened, Lane, add_deliveries, have_webhooks, lock_lines
-from shared.database import transaction_driver
+from shared.database.transactions import transaction_driver
 from shared.notifications_feed import EmailStatus, NewMessageCreated, NotificationCreated
 
 NEW_MESSAGE: Final = "NEW_MESSAGE"  # the type of customers' notifications

@@ -15,7 +15,8 @@ from uuid import UUID
 from sqlalchemy.ext.asyncio import AsyncSession
 
 from services.conversations.rules import DeliveryState, WebhookType
-from shared.database import Driver, transaction_driver
+from shared.database.engine import Driver
+from shared.database.transactions import transaction_driver
 
 
 class Lane(IntEnum):

@@ -18,7 +18,7 @@ from services.conversations.models import FeedHead, Webhook
 from services.conversations.rules import ActorRole, AuditAction, WebhookOff
 from services.conversations.webhooks.outbox import lock_lines
 from services.conversations.webhooks.signing import make_secret
-from shared.principal import Principal
+from shared.auth.principal import Principal
 from shared.problems import NotFound
 
 MAX_WEBHOOKS: Final = 20

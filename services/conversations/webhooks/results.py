@@ -10,8 +10,9 @@ import structlog
 
 from services.conversations.rules import DeliveryState, WebhookError, WebhookOff
 from services.conversations.webhooks.outbox import Line, advance_lines
-from shared.database import Driver, SessionFactory, transaction, transaction_driver
-from shared.failpoints import failpoint
+from shared.database.engine import Driver
+from shared.database.transactions import SessionFactory, transaction, transaction_driver
+from shared.process.failpoints import failpoint
 
 if TYPE_CHECKING:  # processes that show or count results load no HTTP client
     from services.conversations.webhooks.sending import Outcome

@@ -14,7 +14,7 @@ from services.notifications.delivery.timing import Timing, decide_again
 from services.notifications.models import AdminNotification, AdminRead, Bell, ConversationState, Email, Person
 from services.notifications.rules import Audience, EmailState
 from services.notifications.settings import StoreSettings
-from shared.orm import any_of
+from shared.database.orm import any_of
 from shared.paging import decode_cursor, encode_cursor
 from shared.problems import NotFound
 

@@ -12,8 +12,8 @@ from services.notifications.errors import InboundNotWaiting
 from services.notifications.inbound import operations
 from services.notifications.models import InboundEmail
 from services.notifications.rules import InboundKind, InboundReason, InboundState
-from shared.dependencies import Cursor, DbSession, Limit
-from shared.http import ApiRouter
+from shared.api.dependencies import Cursor, DbSession, Limit
+from shared.api.routing import ApiRouter
 from shared.paging import DEFAULT_LIMIT, Page
 from shared.people import StoreId
 from shared.problems import Forbidden, Invalid, NotFound, Unauthenticated, Unavailable, problem_responses

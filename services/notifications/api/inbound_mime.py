@@ -17,7 +17,8 @@ from services.notifications.inbound.parsing.mime import parse_headers
 from services.notifications.inbound.reception import UNKNOWN, Reception, Refused
 from services.notifications.inbound.recipients import distinct, envelope_sender
 from services.notifications.rules import InboundReason, InboundState
-from shared.http import ApiRouter
+from shared.api.routing import ApiRouter
+from shared.api.streamed_body import declared_size
 from shared.problems import (
     Invalid,
     PayloadTooLarge,
@@ -26,7 +27,6 @@ from shared.problems import (
     Unavailable,
     problem_responses,
 )
-from shared.streamed_body import declared_size
 
 MIME: Final = "/api/v1/notifications/inbound/mime"
 ROOM: Final = 256 * 2**20  # bytes of requests at the same time

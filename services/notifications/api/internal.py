@@ -7,14 +7,14 @@ from fastapi import APIRouter, Depends, Query, Request, Response
 
 from services.notifications.api import person_queries
 from services.notifications.event_log import feed
-from shared.app_state import app_state
-from shared.database import request_connection, request_transaction
-from shared.dependencies import DbSession, check_feed_secret
+from shared.api.app_state import app_state
+from shared.api.dependencies import DbSession, check_feed_secret
+from shared.api.response_body import write_json
+from shared.database.transactions import request_connection, request_transaction
 from shared.event_log.retention import acknowledge
 from shared.notifications_feed import EmailPage, HeldPage, LoggedType, LogPage, StopsPage
 from shared.people import StoreId
 from shared.problems import NotFound
-from shared.response_body import write_json
 
 MAX_POSITION = 2**63 - 1
 FIRST_ID = UUID(int=0)

@@ -15,8 +15,8 @@ from python_multipart.exceptions import FormParserError
 from python_multipart.multipart import MultipartParser, QuerystringParser, parse_options_header
 
 from services.notifications.inbound.reception import MAX_BYTES
+from shared.api.streamed_body import declared_size, received
 from shared.problems import Invalid, PayloadTooLarge
-from shared.streamed_body import declared_size, received
 
 MAX_FIELD: Final = 64 * 1024  # bytes of a field that is not the email
 MAX_AROUND: Final = 1024 * 1024  # bytes of a form around the email

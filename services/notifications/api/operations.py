@@ -18,12 +18,12 @@ from services.notifications.event_consumer.parked import discard_parked, list_pa
 from services.notifications.models import InboxEntry
 from services.notifications.rules import EmailState, Outcome
 from services.notifications.settings import MONTH
-from shared.app_state import app_state
-from shared.auth import check_permission
-from shared.broker_reports import FRESH, Report, read_reports
-from shared.dependencies import DbSession
-from shared.http import ApiRouter
-from shared.principal import Permission, Principal
+from shared.api.app_state import app_state
+from shared.api.dependencies import DbSession
+from shared.api.routing import ApiRouter
+from shared.auth.principal import Permission, Principal
+from shared.auth.tokens import check_permission
+from shared.broker.reports import FRESH, Report, read_reports
 from shared.problems import Forbidden, Invalid, NotFound, Unauthenticated, Unavailable, problem_responses
 from shared.text import Text
 

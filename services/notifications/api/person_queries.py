@@ -9,7 +9,7 @@ from typing import Any, Final
 from uuid import UUID
 
 from services.notifications.rules import Audience, InboundState
-from shared.database import Driver
+from shared.database.engine import Driver
 
 
 class Holding(StrEnum):

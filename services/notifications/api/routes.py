@@ -24,12 +24,12 @@ from services.notifications.errors import EmailNotFailed
 from services.notifications.models import Person
 from services.notifications.rules import EmailState
 from services.notifications.settings import ApiSettings
-from shared.app_state import app_state
-from shared.auth import check_synced_role
-from shared.dependencies import Cursor, DbSession, Limit, require
-from shared.http import ApiRouter
+from shared.api.app_state import app_state
+from shared.api.dependencies import Cursor, DbSession, Limit, require
+from shared.api.routing import ApiRouter
+from shared.auth.principal import CallerMerged, Principal
+from shared.auth.tokens import check_synced_role
 from shared.paging import DEFAULT_LIMIT, Page
-from shared.principal import CallerMerged, Principal
 from shared.problems import Forbidden, Invalid, NotFound, Unauthenticated, Unavailable, problem_responses
 from shared.settings import Role
 

@@ -7,7 +7,7 @@ from starlette.requests import HTTPConnection
 from services.notifications.api.room import Room
 from services.notifications.inbound.reception import Reception
 from services.notifications.settings import ApiSettings
-from shared.app_state import AppState
+from shared.api.app_state import AppState
 
 
 class ApiState(AppState):

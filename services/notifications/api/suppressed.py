@@ -11,8 +11,8 @@ from services.notifications.api.routes import Admin
 from services.notifications.delivery import suppression
 from services.notifications.models import Suppression
 from services.notifications.rules import Reason
-from shared.dependencies import Cursor, DbSession, Limit
-from shared.http import ApiRouter
+from shared.api.dependencies import Cursor, DbSession, Limit
+from shared.api.routing import ApiRouter
 from shared.paging import DEFAULT_LIMIT, Page
 from shared.people import StoreId
 from shared.problems import Forbidden, Invalid, NotFound, Unauthenticated, Unavailable, problem_responses

@@ -18,7 +18,7 @@ from services.notifications.models import (
     EmailMessage,
 )
 from services.notifications.rules import ACTS, NotificationType
-from shared.orm import any_of
+from shared.database.orm import any_of
 
 
 def record_id(type_: NotificationType, source_id: UUID, recipient_id: str | None = None) -> UUID:

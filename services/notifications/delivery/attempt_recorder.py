@@ -18,8 +18,8 @@ from services.notifications.delivery.leases import ClaimedEmail
 from services.notifications.rules import Outcome
 from services.notifications.settings import EmailSettings
 from shared.batcher import Batcher
-from shared.database import SessionFactory, connection_provider, transaction
-from shared.failpoints import failpoint
+from shared.database.transactions import SessionFactory, connection_provider, transaction
+from shared.process.failpoints import failpoint
 
 RECORD_TIMEOUT = 120.0  # seconds to keep trying to record an answer while the database is unavailable
 

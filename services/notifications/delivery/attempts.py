@@ -30,9 +30,10 @@ from services.notifications.rules import (
     with_jitter,
 )
 from services.notifications.settings import EmailSettings
-from shared.database import Driver, driver_connection
-from shared.failpoints import failpoint
+from shared.database.engine import Driver
+from shared.database.transactions import driver_connection
 from shared.notifications_feed import LoggedType
+from shared.process.failpoints import failpoint
 
 RECENT = 10  # seconds: a server that accepted another process's email within this time is available
 

@@ -30,8 +30,8 @@ from services.notifications.rules import (
     Reason,
     is_suppressing_suspended,
 )
-from shared.database import transaction_driver
-from shared.failpoints import failpoint
+from shared.database.transactions import transaction_driver
+from shared.process.failpoints import failpoint
 
 log = structlog.get_logger()
 

@@ -15,9 +15,9 @@ from services.notifications.mail.replies import enhanced_status
 from services.notifications.models import SendingControl
 from services.notifications.rules import NO_SMTP_STOP, Outcome, breaker_pause
 from services.notifications.settings import EmailSettings
-from shared.database import database_identity_sql
-from shared.failpoints import failpoint
+from shared.database.identity import database_identity_sql
 from shared.notifications_feed import LoggedType
+from shared.process.failpoints import failpoint
 
 _DATABASE_IDENTITY = database_identity_sql("gate")
 

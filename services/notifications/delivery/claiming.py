@@ -38,9 +38,9 @@ from services.notifications.mail.message import Section
 from services.notifications.models import Email, EmailMessage, Person
 from services.notifications.rules import Audience, EmailState, Reason
 from services.notifications.settings import EmailSettings
-from shared.failpoints import failpoint
+from shared.database.orm import any_of
 from shared.notifications_feed import LoggedType
-from shared.orm import any_of
+from shared.process.failpoints import failpoint
 from shared.time_zones import known_zone
 
 BATCH = 100  # emails claimed at once

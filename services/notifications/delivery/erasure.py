@@ -17,9 +17,9 @@ from services.notifications.delivery.transitions import move_emails
 from services.notifications.event_log.append import INBOUND_UPDATED_SQL
 from services.notifications.models import DeliveryAttempt, Email, Erasure
 from services.notifications.rules import Audience, EmailState, InboundReason, InboundState
-from shared.database import SessionFactory, fetch_alone, transaction
-from shared.database_errors import is_outage
-from shared.orm import any_of, bulk_insert
+from shared.database.errors import is_outage
+from shared.database.orm import any_of, bulk_insert
+from shared.database.transactions import SessionFactory, fetch_alone, transaction
 
 BATCH = 1000  # rows of one table that a transaction erases
 

@@ -17,8 +17,8 @@ from services.notifications.delivery.circuit_breaker import MAY_CLAIM, end_probe
 from services.notifications.delivery.transitions import move_emails
 from services.notifications.models import Email
 from services.notifications.rules import EmailState
-from shared.database import Driver
-from shared.orm import any_of
+from shared.database.engine import Driver
+from shared.database.orm import any_of
 
 LEASE = timedelta(seconds=60)  # how long a claim is valid without renewal
 

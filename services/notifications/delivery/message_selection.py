@@ -19,7 +19,7 @@ from services.notifications.mail.bodies import FILE_BYTES, html_size
 from services.notifications.mail.message import Section
 from services.notifications.models import AdminNotification, Email, EmailMessage
 from services.notifications.rules import EmailState
-from shared.orm import any_of
+from shared.database.orm import any_of
 
 MAX_MESSAGES = 100
 MAX_HTML_BYTES = 70_000  # 100,000 encoded: Gmail clips emails over 102 KB. The largest message has 61,200

@@ -12,10 +12,10 @@ from sqlalchemy.ext.asyncio import AsyncSession
 from services.notifications.event_log.append import STOP_UPDATED_SQL, append_events
 from services.notifications.models import Email, Mute
 from services.notifications.rules import Audience, InboundState
-from shared.database import transaction_driver
+from shared.database.orm import any_of
+from shared.database.transactions import transaction_driver
 from shared.events import MessagePosted
 from shared.notifications_feed import LoggedType
-from shared.orm import any_of
 
 
 class Wish(StrEnum):

@@ -18,7 +18,7 @@ from services.notifications.mail.smtp import SmtpConnection
 from services.notifications.mail.smtp_url import parse_smtp_url
 from services.notifications.rules import Audience, InboundKind
 from services.notifications.settings import EmailSettings
-from shared.database import SessionFactory, transaction, transaction_driver
+from shared.database.transactions import SessionFactory, transaction, transaction_driver
 
 BATCH: Final = 20
 # Addresses of RFC 2142 that stand for no person.

@@ -12,8 +12,8 @@ from services.notifications.delivery.transitions import move_emails
 from services.notifications.errors import EmailNotFailed
 from services.notifications.models import DeliveryAttempt, Email, SendingControl
 from services.notifications.rules import MAY_HAVE_ARRIVED_REASONS, EmailState
-from shared.database import SessionFactory, request_transaction
-from shared.orm import any_of
+from shared.database.orm import any_of
+from shared.database.transactions import SessionFactory, request_transaction
 from shared.problems import NotFound
 
 RETRIABLE = (EmailState.FAILED, EmailState.BOUNCED)

@@ -10,7 +10,7 @@ from sqlalchemy.ext.asyncio import AsyncSession
 
 from services.notifications.delivery.rendering import RenderedEmail
 from services.notifications.models import ReplyAddress
-from shared.orm import bulk_insert
+from shared.database.orm import bulk_insert
 
 VALID_FOR: Final = timedelta(days=90)
 

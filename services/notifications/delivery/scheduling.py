@@ -19,9 +19,10 @@ from services.notifications.event_log.append import emails_updated_sql
 from services.notifications.models import AdminNotification, ConversationState, Email, EmailMessage, Notification
 from services.notifications.rules import Audience, EmailState, Reason
 from services.notifications.settings import EmailSettings, StoreSettings
-from shared.database import Driver, transaction_driver
+from shared.database.engine import Driver
+from shared.database.orm import any_of
+from shared.database.transactions import transaction_driver
 from shared.events import MessagePosted, PostedMessage
-from shared.orm import any_of
 
 SUPPORT_RECIPIENT = "support"
 

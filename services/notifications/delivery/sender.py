@@ -20,11 +20,11 @@ from services.notifications.mail.smtp import SmtpConnection
 from services.notifications.mail.smtp_url import parse_smtp_url
 from services.notifications.rules import Outcome
 from services.notifications.settings import EmailSettings
-from shared.database import SessionFactory, connection_provider, transaction
-from shared.database_errors import DATABASE_ERRORS
-from shared.failpoints import failpoint
-from shared.stopping import pause
-from shared.tracing import SpanName, record_span, span_start
+from shared.database.errors import DATABASE_ERRORS
+from shared.database.transactions import SessionFactory, connection_provider, transaction
+from shared.observability.tracing import SpanName, record_span, span_start
+from shared.process.failpoints import failpoint
+from shared.process.stopping import pause
 
 RENEWAL = 20.0  # seconds between renewals of a lease
 BATCH_LINGER = 0.5  # seconds between batches that are not full: larger batches cost less per email

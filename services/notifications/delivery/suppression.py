@@ -15,7 +15,7 @@ from sqlalchemy.ext.asyncio import AsyncSession
 from services.notifications.event_log.append import STOP_UPDATED_SQL, append_events
 from services.notifications.mail.addresses import mailbox_of, mailbox_or_none
 from services.notifications.models import Person, Suppression
-from shared.database import transaction_driver
+from shared.database.transactions import transaction_driver
 from shared.notifications_feed import LoggedType
 from shared.paging import decode_cursor, encode_cursor
 from shared.problems import NotFound

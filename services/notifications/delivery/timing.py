@@ -16,7 +16,7 @@ from sqlalchemy.ext.asyncio import AsyncSession
 
 from services.notifications.models import Bell, Email
 from services.notifications.rules import WAITS_FOR_ADMIN, Audience, EmailState, Reason
-from shared.orm import any_of
+from shared.database.orm import any_of
 
 _DIGESTS: Final = UUID("5f0e8c86-4d0f-4d6c-9a53-6a3c1f7c2b11")  # the namespace of the digests' ids
 _DAY: Final = timedelta(days=1)

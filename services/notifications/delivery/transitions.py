@@ -10,7 +10,7 @@ from sqlalchemy.ext.asyncio import AsyncSession
 from services.notifications.event_log.append import append_events
 from services.notifications.models import Email
 from services.notifications.rules import EmailState, Reason, check_transition, is_reported
-from shared.database import transaction_driver
+from shared.database.transactions import transaction_driver
 from shared.notifications_feed import LoggedType
 
 WAITING_STATES = (EmailState.SCHEDULED, EmailState.SENDING)

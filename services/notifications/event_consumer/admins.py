@@ -25,7 +25,8 @@ from services.notifications.models import (
     Person,
 )
 from services.notifications.rules import ACTS, Audience, NotificationType
-from shared.database import transaction_driver
+from shared.database.orm import any_of
+from shared.database.transactions import transaction_driver
 from shared.events import (
     ConversationCreated,
     ConversationRead,
@@ -37,7 +38,6 @@ from shared.events import (
     Payload,
 )
 from shared.notifications_feed import LoggedType
-from shared.orm import any_of
 from shared.settings import Role
 from shared.text import preview
 

@@ -22,12 +22,12 @@ from services.notifications.event_consumer.handlers import handle_events, names_
 from services.notifications.models import FeedCursor, InboxEntry
 from services.notifications.rules import MAX_EVENT_ATTEMPTS
 from services.notifications.settings import EmailSettings
-from shared.database import SessionFactory, transaction
-from shared.database_errors import DATABASE_ERRORS, is_outage
+from shared.database.errors import DATABASE_ERRORS, is_outage
+from shared.database.orm import any_of, bulk_insert
+from shared.database.transactions import SessionFactory, transaction
 from shared.events import PAYLOADS, VERSION, Event, EventType
-from shared.failpoints import failpoint
-from shared.orm import any_of, bulk_insert
-from shared.tracing import SpanName, record_span, span_start
+from shared.observability.tracing import SpanName, record_span, span_start
+from shared.process.failpoints import failpoint
 
 UNKNOWN_TYPE, UNKNOWN_TASK = "unknown type", "unknown task"
 """Why events of a newer release are parked."""

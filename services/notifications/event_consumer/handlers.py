@@ -41,7 +41,8 @@ from services.notifications.event_log.append import new_messages_created_sql
 from services.notifications.models import ConversationState, Email, EmailMessage, InboxEntry, Mute, Notification
 from services.notifications.rules import Audience, Reason
 from services.notifications.settings import EmailSettings
-from shared.database import transaction_driver
+from shared.database.orm import any_of
+from shared.database.transactions import transaction_driver
 from shared.events import (
     PAYLOADS,
     ConversationCreated,
@@ -57,7 +58,6 @@ from shared.events import (
     Payload,
     UserChanged,
 )
-from shared.orm import any_of
 from shared.people import Person
 from shared.text import preview
 

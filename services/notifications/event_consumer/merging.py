@@ -13,7 +13,7 @@ from sqlalchemy.ext.asyncio import AsyncSession
 from services.notifications.delivery.suppression import follow_addresses
 from services.notifications.event_log.append import STOP_UPDATED_SQL
 from services.notifications.rules import Audience
-from shared.database import transaction_driver
+from shared.database.transactions import transaction_driver
 from shared.events import MessagePosted
 from shared.people import Person
 

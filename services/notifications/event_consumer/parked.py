@@ -20,8 +20,8 @@ from services.notifications.event_consumer.consumer import (
 from services.notifications.event_consumer.handlers import handle_events
 from services.notifications.models import InboxEntry
 from services.notifications.settings import EmailSettings
-from shared.database import SessionFactory, transaction
-from shared.database_errors import is_outage
+from shared.database.errors import is_outage
+from shared.database.transactions import SessionFactory, transaction
 from shared.events import PAYLOADS, Event, EventType
 from shared.problems import NotFound
 

@@ -7,7 +7,7 @@ from sqlalchemy.ext.asyncio import AsyncSession
 
 from services.notifications.delivery.suppression import follow_addresses
 from services.notifications.delivery.timing import decide_again
-from shared.database import transaction_driver
+from shared.database.transactions import transaction_driver
 from shared.people import Person
 
 

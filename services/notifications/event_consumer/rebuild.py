@@ -36,8 +36,8 @@ from services.notifications.models import (
 )
 from services.notifications.rules import ACTS, Audience, EmailState, NotificationType, Reason
 from services.notifications.settings import EmailSettings
-from shared.database import SessionFactory, transaction, transaction_driver
-from shared.database_errors import is_outage
+from shared.database.errors import is_outage
+from shared.database.transactions import SessionFactory, transaction, transaction_driver
 from shared.events import (
     PAYLOADS,
     SNAPSHOTS,

@@ -12,8 +12,8 @@ from services.notifications.delivery.transitions import UNSENT_STATES, cancel_em
 from services.notifications.event_consumer.admins import find_items
 from services.notifications.models import ConversationState, Email, EmailMessage, InboxEntry, Notification
 from services.notifications.rules import EmailState, Reason
+from shared.database.orm import any_of
 from shared.events import MessageRemoved, NoteDeleted
-from shared.orm import any_of
 
 
 async def remember_removed(session: AsyncSession, removed: Sequence[MessageRemoved]) -> None:

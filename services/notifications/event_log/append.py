@@ -11,7 +11,7 @@ from uuid import UUID
 
 from sqlalchemy.ext.asyncio import AsyncSession
 
-from shared.database import transaction_driver
+from shared.database.transactions import transaction_driver
 from shared.notifications_feed import LoggedType
 
 INBOUND_UPDATED_SQL: Final = f"insert into events (type, subject_id) select '{LoggedType.INBOUND_UPDATED}', id from"

@@ -8,7 +8,7 @@ from uuid import UUID
 from services.notifications.mail.addresses import mailbox_or_none
 from services.notifications.mail.reply_addresses import ReplyToken
 from services.notifications.rules import Audience, InboundKind, InboundReason
-from shared.database import Driver
+from shared.database.engine import Driver
 
 
 @dataclass(frozen=True, slots=True)

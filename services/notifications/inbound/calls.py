@@ -13,7 +13,7 @@ import httpx2
 
 from services.notifications.inbound.parsing.mime import FilePart
 from services.notifications.rules import InboundKind, InboundReason, InboundState
-from shared.failpoints import failpoint
+from shared.process.failpoints import failpoint
 
 CALL_SECONDS: Final = 30.0
 LONGEST_DELAY: Final = 3600  # seconds; then a limit is asked again, which may have been raised

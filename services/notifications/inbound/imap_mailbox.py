@@ -19,9 +19,9 @@ from services.notifications.inbound.recipients import HEADERS, addresses_in, env
 from services.notifications.mail.imap import Headers, ImapConnection
 from services.notifications.mail.imap_url import ImapServer
 from services.notifications.mail.imap_wire import ImapError, ImapRefused, LoginRefused
-from shared.database_errors import is_temporary
-from shared.failpoints import failpoint
-from shared.stopping import pause
+from shared.database.errors import is_temporary
+from shared.process.failpoints import failpoint
+from shared.process.stopping import pause
 
 IDLE_SECONDS: Final = 240.0  # until a wait is begun anew: routers forget quiet connections after five minutes
 POLL_SECONDS: Final = 30.0  # between looks, of a server without IDLE

@@ -31,7 +31,8 @@ from services.notifications.rules import (
     InboundState,
 )
 from shared.batcher import Batcher
-from shared.database import ConnectionProvider, Driver
+from shared.database.engine import Driver
+from shared.database.transactions import ConnectionProvider
 
 SMALL: Final = 64 * 1024  # bytes of an email that shares a statement with others
 BATCH: Final = 50  # emails in a statement

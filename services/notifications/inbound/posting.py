@@ -29,8 +29,9 @@ from services.notifications.inbound.calls import (
 from services.notifications.inbound.held_notices import ONCE_A_DAY_SQL, TELL_SENDER_SQL
 from services.notifications.inbound.reply_content import SMALL, Store, read_contexts, read_email
 from services.notifications.rules import HEAD_WAITS, InboundKind, InboundReason, InboundState
-from shared.database import ConnectionProvider, Driver
-from shared.failpoints import failpoint
+from shared.database.engine import Driver
+from shared.database.transactions import ConnectionProvider
+from shared.process.failpoints import failpoint
 
 LEASE_SECONDS: Final = 120  # for reading an email, and sending its files and its text
 RETRY_SECONDS: Final = (1, 2, 5, 10, 20, 30)  # after an outage or a failure; the last one repeats

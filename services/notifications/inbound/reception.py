@@ -34,8 +34,8 @@ from services.notifications.mail.reply_addresses import (
 from services.notifications.rules import InboundState
 from services.notifications.settings import TakingSettings
 from shared.batcher import Batcher
-from shared.database import ConnectionProvider
-from shared.failpoints import failpoint
+from shared.database.transactions import ConnectionProvider
+from shared.process.failpoints import failpoint
 
 MAX_BYTES: Final = 40 * 2**20
 DATABASE_SECONDS: Final = 20.0  # for one answer

@@ -14,7 +14,8 @@ from services.notifications.inbound.quotes.introductions import Known
 from services.notifications.inbound.quotes.reply_text import read_own_words, read_text
 from services.notifications.mail.fingerprints import Fingerprints
 from services.notifications.rules import InboundKind, InboundReason, InboundState
-from shared.database import ConnectionProvider, Driver
+from shared.database.engine import Driver
+from shared.database.transactions import ConnectionProvider
 from shared.text import is_visible, one_line, preview
 
 MAX_FILES: Final = 10

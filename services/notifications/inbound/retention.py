@@ -6,7 +6,7 @@ from sqlalchemy import text
 
 from services.notifications.event_log.append import INBOUND_UPDATED_SQL
 from services.notifications.rules import InboundState
-from shared.database import SessionFactory, transaction
+from shared.database.transactions import SessionFactory, transaction
 
 
 async def purge_originals(sessions: SessionFactory, days: float, *, size: int) -> int:

@@ -18,7 +18,7 @@ from services.notifications.inbound.binding import Bound, find_answered
 from services.notifications.inbound.parsing.mime import header_of
 from services.notifications.mail.addresses import mailbox_or_none
 from services.notifications.rules import InboundKind, InboundReason
-from shared.database import Driver
+from shared.database.engine import Driver
 from shared.settings import Role
 
 MAX_REFERENCES: Final = 20  # earlier emails that one names

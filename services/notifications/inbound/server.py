@@ -14,7 +14,7 @@ from aiosmtpd.smtp import SMTP, Envelope, Session
 
 from services.notifications.inbound.reception import MAX_BYTES, Reception, Recipient, Refused
 from services.notifications.mail.listen_url import Listen
-from shared.failpoints import failpoint
+from shared.process.failpoints import failpoint
 
 MAX_RECIPIENTS: Final = 20
 MAX_CONNECTIONS: Final = 100

@@ -7,7 +7,7 @@ from prometheus_client import Gauge
 from sqlalchemy import text
 from sqlalchemy.ext.asyncio import AsyncSession
 
-from shared.database import SessionFactory, transaction
+from shared.database.transactions import SessionFactory, transaction
 
 LATE: Final = 300.0  # seconds that an email waits, after which emails are late
 

@@ -18,7 +18,7 @@ from services.notifications.inbound.loops import sender_mailbox
 from services.notifications.inbound.parsing.mime import header_of, parse_headers
 from services.notifications.mail.reply_addresses import is_signed
 from services.notifications.rules import InboundReason, InboundState
-from shared.database import Driver
+from shared.database.engine import Driver
 
 # Not those that only say that a program wrote it: one that unsubscribes for its user may say so.
 _ANSWERS: Final = frozenset(

@@ -25,7 +25,7 @@ from services.notifications.mail.replies import (
 from services.notifications.mail.smtp_url import LOOPBACK, SmtpServer, parse_smtp_url
 from services.notifications.mail.wire_format import dot_stuffed, size_limit, with_crlf
 from services.notifications.rules import Outcome, Reason
-from shared.failpoints import failpoint
+from shared.process.failpoints import failpoint
 
 __all__ = ["Attempt", "Phase", "SmtpConnection", "SmtpServer", "Timeouts", "parse_smtp_url"]
 

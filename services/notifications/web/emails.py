@@ -18,8 +18,8 @@ from services.notifications.delivery.muting import Wish, read_muting, set_muting
 from services.notifications.models import Notification, Person
 from services.notifications.web.session import authenticate
 from services.notifications.web.unsubscribing import unsubscribe_page
-from shared.dependencies import DbSession
-from shared.http import SingleParametersRoute
+from shared.api.dependencies import DbSession
+from shared.api.routing import SingleParametersRoute
 from shared.problems import Invalid, NotFound, Unauthenticated
 from shared.settings import Role
 

@@ -26,9 +26,9 @@ from services.notifications.models import Person
 from services.notifications.rules import NotificationType
 from services.notifications.settings import ApiSettings
 from services.notifications.web.session import authenticate
-from shared.auth import SessionToken
-from shared.dependencies import DbSession
-from shared.http import SingleParametersRoute
+from shared.api.dependencies import DbSession
+from shared.api.routing import SingleParametersRoute
+from shared.auth.tokens import SessionToken
 from shared.problems import Unauthenticated
 from shared.settings import Role
 from shared.time_zones import known_zone

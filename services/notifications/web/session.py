@@ -8,10 +8,10 @@ from fastapi import Request
 from sqlalchemy.ext.asyncio import AsyncSession
 
 from services.notifications.models import Person
-from shared.app_state import app_state
-from shared.auth import SessionToken, authenticate_session_token, check_synced_role
-from shared.cookies import SAFE_METHODS, check_csrf, read_cookie
-from shared.principal import CallerMerged
+from shared.api.app_state import app_state
+from shared.auth.cookies import SAFE_METHODS, check_csrf, read_cookie
+from shared.auth.principal import CallerMerged
+from shared.auth.tokens import SessionToken, authenticate_session_token, check_synced_role
 from shared.problems import Forbidden, Unauthenticated
 from shared.settings import Role
 

@@ -26,8 +26,8 @@ from services.notifications.mail.unsubscribe_links import PATH, read_unsubscribe
 from services.notifications.models import Email, Person, SendingControl
 from services.notifications.rules import Audience
 from services.notifications.settings import ApiSettings
-from shared.body_size import too_large
-from shared.dependencies import DbSession
+from shared.api.body_size import too_large
+from shared.api.dependencies import DbSession
 from shared.problems import Invalid
 from shared.translations import TranslatedEnvironment, find_language
 

@@ -14,8 +14,8 @@ from starlette.responses import HTMLResponse, JSONResponse, Response
 from starlette.routing import Route
 from starlette.types import ASGIApp
 
-from shared.auth import issue_token
-from shared.processes import create_server
+from shared.auth.tokens import issue_token
+from shared.process.running import create_server
 from shared.settings import TokenSettings
 from tests.helpers.waiting import eventually
 

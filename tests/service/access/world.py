@@ -25,7 +25,8 @@ from services.notifications.app import create_app as create_notifications_app
 from services.notifications.mail.unsubscribe_links import unsubscribe_token
 from services.notifications.models import Base as NotificationsBase
 from services.notifications.settings import ApiSettings as NotificationsSettings
-from shared.database import ConnectionProvider, Driver, SessionFactory, create_sessions, transaction
+from shared.database.engine import Driver
+from shared.database.transactions import ConnectionProvider, SessionFactory, create_sessions, transaction
 from shared.people import Person
 from tests.service.access.asgi import Answer, ask
 from tests.service.access.credentials import (

@@ -8,7 +8,7 @@ from sqlalchemy import insert
 
 from services.conversations.models import Conversation, User
 from services.conversations.rules import Status
-from shared.database import SessionFactory, transaction
+from shared.database.transactions import SessionFactory, transaction
 from tests.service.helpers.callers import ORDER, Caller, logged, problem
 
 NEW_AT_THE_DESK: dict[str, Any] = {"assignee": None, "labels": [], "first_reply_at": None}

@@ -10,7 +10,7 @@ import pytest
 from services.conversations.app import create_app
 from services.conversations.rules import WebhookType
 from services.conversations.settings import ApiSettings
-from shared.database import SessionFactory
+from shared.database.transactions import SessionFactory
 from shared.problems import PATTERNS
 from tests.service.access.table import ROWS
 from tests.service.conftest import SECRET

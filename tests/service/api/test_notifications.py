@@ -9,7 +9,7 @@ from sqlalchemy import select, update
 from services.notifications.delivery.claiming import claim_emails
 from services.notifications.models import Email, Notification
 from services.notifications.rules import EmailState
-from shared.database import SessionFactory, transaction
+from shared.database.transactions import SessionFactory, transaction
 from shared.people import Person
 from tests.service.conftest import As
 from tests.service.helpers.browser import store_token

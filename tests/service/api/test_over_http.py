@@ -10,10 +10,10 @@ from structlog.testing import capture_logs
 from deploy.local.ports import free_ports
 from services.conversations.app import create_app
 from services.conversations.settings import ApiSettings
-from shared.auth import issue_session_token
-from shared.body_size import MAX_BODY_BYTES
-from shared.database import SessionFactory
-from shared.processes import create_server
+from shared.api.body_size import MAX_BODY_BYTES
+from shared.auth.tokens import issue_session_token
+from shared.database.transactions import SessionFactory
+from shared.process.running import create_server
 from shared.settings import Role, TokenSettings
 from tests.helpers.waiting import eventually
 from tests.service.conftest import SECRET, As

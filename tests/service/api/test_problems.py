@@ -10,7 +10,7 @@ import pytest
 from structlog.testing import capture_logs
 
 from services.conversations.messaging import listing
-from shared.body_size import MAX_BODY_BYTES
+from shared.api.body_size import MAX_BODY_BYTES
 from tests.service.helpers.callers import Caller, problem
 
 NOWHERE = "01900000-0000-7000-8000-000000000000"

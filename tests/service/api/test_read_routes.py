@@ -7,8 +7,8 @@ import httpx2
 import pytest
 from fastapi import FastAPI
 
-from shared.observability import ENDLESS_ROUTES
-from shared.read_route import ReadFirst, ReadRoute
+from shared.api.read_route import ReadFirst, ReadRoute
+from shared.observability.logs import ENDLESS_ROUTES
 from tests.service.helpers.callers import ORDER, Caller
 
 ADMIN, CUSTOMER = "/api/v1/admin", "/api/v1"

@@ -38,11 +38,11 @@ from services.conversations.settings import ApiSettings as ConversationsSettings
 from services.conversations.webhooks.registry import MAX_WEBHOOKS, create_webhook, list_webhooks
 from services.notifications.app import create_app as create_notifications_app
 from services.notifications.settings import ApiSettings as NotificationsSettings
-from shared.auth import issue_session_token
-from shared.cookies import cookie_name
-from shared.database import SessionFactory, transaction
+from shared.auth.cookies import cookie_name
+from shared.auth.principal import Principal
+from shared.auth.tokens import issue_session_token
+from shared.database.transactions import SessionFactory, transaction
 from shared.event_log.reading import read_head
-from shared.principal import Principal
 from shared.settings import Role
 from tests.helpers.awkward_files import picture
 from tests.helpers.smtp_server import SmtpServer, smtp_server

@@ -19,7 +19,7 @@ from structlog.testing import capture_logs
 from services.notifications.app import create_app
 from services.notifications.models import Email
 from services.notifications.settings import ApiSettings
-from shared.database import SessionFactory, transaction
+from shared.database.transactions import SessionFactory, transaction
 from tests.service.conftest import SECRET, As, serving
 from tests.service.helpers.callers import ORDER, Caller
 from tests.service.helpers.event_factory import email_settings, posted, receive

@@ -15,9 +15,10 @@ from starlette.exceptions import HTTPException
 from starlette.types import Message, Receive, Scope, Send
 
 from services.conversations.web.rendering import ADMIN_ROOT
-from shared.body_size import MAX_BODY_BYTES
-from shared.database import COMMAND_TIMEOUT, REQUEST_BOUNDS, SessionFactory, create_engine, create_sessions
-from shared.http import MAX_HEADER_BYTES, MAX_URL_BYTES, RequestSizeMiddleware
+from shared.api.body_size import MAX_BODY_BYTES
+from shared.api.request_limits import MAX_HEADER_BYTES, MAX_URL_BYTES, RequestSizeMiddleware
+from shared.database.engine import COMMAND_TIMEOUT, REQUEST_BOUNDS, create_engine
+from shared.database.transactions import SessionFactory, create_sessions
 from tests.service.helpers.browser import Browser
 from tests.service.helpers.callers import Caller, problem
 from tests.service.helpers.connected import connect

@@ -9,7 +9,7 @@ from sqlalchemy import text
 
 from services.conversations.webhooks import deliveries
 from services.conversations.webhooks.housekeeping import purge_deliveries
-from shared.database import SessionFactory, transaction
+from shared.database.transactions import SessionFactory, transaction
 from tests.service.helpers.callers import UNKNOWN_ID, Caller, problem
 
 URL = "https://store.example/hooks"

@@ -8,7 +8,7 @@ import httpx2
 import pytest
 from fastapi import FastAPI
 
-from shared.write_route import WriteFirst, WriteRoute
+from shared.api.write_route import WriteFirst, WriteRoute
 from tests.service.helpers.callers import Caller
 
 JSON = "application/json"

@@ -12,7 +12,7 @@ from services.conversations.attachments.deletion import delete_files
 from services.conversations.attachments.file_store import FileStore, FileStoreError, object_name
 from services.conversations.attachments.picture_process import PictureProcess
 from services.conversations.attachments.thumbnails import make_next_thumbnail
-from shared.database import SessionFactory, transaction
+from shared.database.transactions import SessionFactory, transaction
 from tests.helpers.awkward_files import picture
 from tests.helpers.s3_server import ACCESS_KEY, SECRET_KEY, Bucket, running_s3
 from tests.helpers.waiting import eventually

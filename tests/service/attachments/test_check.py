@@ -17,7 +17,7 @@ from services.conversations.attachments.deletion import delete_files
 from services.conversations.attachments.file_store import FileStore, FileStoreError, chunked, object_name
 from services.conversations.attachments.uploads import purge_unsent
 from services.conversations.settings import FileSettings
-from shared.database import SessionFactory, transaction
+from shared.database.transactions import SessionFactory, transaction
 from tests.service.attachments.test_uploading import objects
 from tests.service.helpers.callers import Caller, problem
 

@@ -6,7 +6,7 @@ import httpx2
 from sqlalchemy import text
 
 from services.notifications.delivery.claiming import claim_emails
-from shared.database import transaction
+from shared.database.transactions import transaction
 from tests.service.helpers.callers import Caller
 from tests.service.helpers.event_factory import email_settings
 from tests.service.helpers.sweeping import Sweeper

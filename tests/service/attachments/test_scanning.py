@@ -11,7 +11,7 @@ from services.conversations.attachments.file_store import FileStore
 from services.conversations.attachments.picture_process import PictureProcess
 from services.conversations.attachments.scanning import scan_next_file
 from services.conversations.attachments.thumbnails import make_next_thumbnail
-from shared.database import SessionFactory
+from shared.database.transactions import SessionFactory
 from tests.helpers.awkward_files import picture
 from tests.helpers.clamd_peer import Clamd, running_clamd
 from tests.service.attachments.test_uploading import set_settings

@@ -6,7 +6,7 @@ from typing import Any
 import pytest
 
 from services.conversations.event_log.sequencer import number_events
-from shared.database import SessionFactory, transaction
+from shared.database.transactions import SessionFactory, transaction
 from tests.helpers.waiting import eventually
 from tests.service.attachments.test_uploading import rows
 from tests.service.helpers.callers import UNKNOWN_ID, Caller, problem

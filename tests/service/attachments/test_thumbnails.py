@@ -17,7 +17,7 @@ from services.conversations.attachments.deletion import delete_files
 from services.conversations.attachments.file_store import FileStore, FileStoreError
 from services.conversations.attachments.picture_process import PictureProcess
 from services.conversations.attachments.thumbnails import MAX_ATTEMPTS, make_next_thumbnail
-from shared.database import SessionFactory, transaction
+from shared.database.transactions import SessionFactory, transaction
 from tests.helpers.awkward_files import exif, picture
 from tests.service.attachments.test_uploading import objects
 from tests.service.helpers.callers import Caller, logged, problem

@@ -15,7 +15,7 @@ from services.conversations.audit import reads
 from services.conversations.audit.reads import HOUR, ReadLog
 from services.conversations.audit.retention import keep_partitions
 from services.conversations.settings import ApiSettings
-from shared.database import SessionFactory, transaction
+from shared.database.transactions import SessionFactory, transaction
 from tests.helpers.waiting import eventually
 from tests.service.audit.test_recording import empty_audit, told
 from tests.service.conftest import SECRET, As

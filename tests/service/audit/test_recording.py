@@ -12,8 +12,8 @@ from sqlalchemy import text
 
 from deploy.cli import SERVICES
 from deploy.local.postgres import Server, create_databases
-from shared.database import SessionFactory
-from shared.migrations import upgrade
+from shared.database.migrations import upgrade
+from shared.database.transactions import SessionFactory
 from tests.service.helpers.browser import Browser, store_token
 from tests.service.helpers.callers import UNKNOWN_ID, Caller
 from tests.service.helpers.inbox_pages import signed_in

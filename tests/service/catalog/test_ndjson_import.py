@@ -16,7 +16,8 @@ from services.conversations.api.store_responses import LineOut
 from services.conversations.catalog.ndjson_import import BATCH, MAX_LINE, MAX_UNREADABLE
 from services.conversations.identity import sessions as browser_sessions
 from services.conversations.rules import Side
-from shared.database import REQUEST_BOUNDS, SessionFactory, create_engine, create_sessions, transaction
+from shared.database.engine import REQUEST_BOUNDS, create_engine
+from shared.database.transactions import SessionFactory, create_sessions, transaction
 from tests.helpers.waiting import eventually
 from tests.service.conftest import empty_conversations
 from tests.service.helpers.callers import ORDER, Caller, logged, problem

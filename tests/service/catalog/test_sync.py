@@ -9,7 +9,7 @@ import jwt
 import pytest
 from sqlalchemy import text
 
-from shared.database import SessionFactory
+from shared.database.transactions import SessionFactory
 from tests.service.conftest import SECRET, As
 from tests.service.helpers.callers import ORDER, Caller, logged, problem
 

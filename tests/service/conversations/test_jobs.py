@@ -14,7 +14,7 @@ from services.conversations import jobs
 from services.conversations.event_log.sequencer import number_events
 from services.conversations.messaging import expiry
 from services.conversations.settings import JobsSettings
-from shared.database import SessionFactory, transaction
+from shared.database.transactions import SessionFactory, transaction
 from tests.helpers.clamd_peer import running_clamd
 from tests.helpers.waiting import eventually
 from tests.service.attachments.test_uploading import objects, set_settings

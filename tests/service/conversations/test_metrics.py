@@ -6,7 +6,7 @@ from sqlalchemy import text
 
 from services.conversations import metrics
 from services.conversations.settings import StoreSettings
-from shared.database import transaction
+from shared.database.transactions import transaction
 from tests.service.helpers.callers import Caller
 from tests.service.helpers.sweeping import Sweeper, answer
 

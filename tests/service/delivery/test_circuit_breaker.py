@@ -19,7 +19,7 @@ from services.notifications.event_consumer.consumer import receive_events
 from services.notifications.models import DeliveryAttempt, Email, SendingControl
 from services.notifications.rules import EmailState, Outcome
 from services.notifications.settings import EmailSettings
-from shared.database import SessionFactory, transaction
+from shared.database.transactions import SessionFactory, transaction
 from shared.people import Person
 from tests.helpers.smtp_server import SmtpServer, smtp_server
 from tests.service.helpers.event_factory import email_settings, posted, receive

@@ -12,7 +12,7 @@ from services.notifications.delivery.claiming import claim_emails
 from services.notifications.event_consumer.consumer import receive_events
 from services.notifications.models import ConversationState, DeliveryAttempt, EmailMessage, Erasure, Notification
 from services.notifications.settings import EmailSettings
-from shared.database import SessionFactory, transaction
+from shared.database.transactions import SessionFactory, transaction
 from tests.service.conftest import As
 from tests.service.helpers.callers import Caller, problem
 from tests.service.helpers.event_factory import ANNA, SAM, deleted, email_settings, posted, receive, user_changed

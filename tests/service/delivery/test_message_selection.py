@@ -11,7 +11,7 @@ from services.notifications.delivery.claiming import claim_emails
 from services.notifications.delivery.leases import ClaimedEmail
 from services.notifications.models import Email, EmailMessage
 from services.notifications.rules import EmailState
-from shared.database import SessionFactory, transaction
+from shared.database.transactions import SessionFactory, transaction
 from tests.service.helpers.event_factory import email_settings, posted, read, receive
 
 SETTINGS = email_settings("postgresql://unused")

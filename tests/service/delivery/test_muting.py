@@ -11,7 +11,7 @@ from sqlalchemy import select
 
 from services.notifications.delivery.claiming import claim_emails
 from services.notifications.models import Email, Mute
-from shared.database import SessionFactory, transaction
+from shared.database.transactions import SessionFactory, transaction
 from tests.service.helpers.event_factory import deleted, email_settings, posted, receive
 
 SETTINGS = email_settings("postgresql://unused", support_email="desk@store.test")

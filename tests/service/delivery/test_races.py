@@ -23,7 +23,7 @@ from services.notifications.event_consumer.parked import retry_parked
 from services.notifications.mail.attempts import Attempt, Phase
 from services.notifications.models import DeliveryAttempt, Email, InboxEntry, Notification
 from services.notifications.rules import EmailState, Outcome, Reason
-from shared.database import SessionFactory, transaction
+from shared.database.transactions import SessionFactory, transaction
 from shared.problems import Problem
 from tests.helpers.waiting import eventually
 from tests.service.helpers.attempt_factory import begin_data, record_attempt

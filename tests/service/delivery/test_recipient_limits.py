@@ -23,7 +23,7 @@ from services.notifications.models import DeliveryAttempt, Email
 from services.notifications.retention import purge_attempts
 from services.notifications.rules import EmailState, Outcome
 from services.notifications.settings import EmailSettings
-from shared.database import SessionFactory, transaction
+from shared.database.transactions import SessionFactory, transaction
 from tests.helpers.smtp_server import smtp_server
 from tests.helpers.waiting import eventually
 from tests.service.conftest import As

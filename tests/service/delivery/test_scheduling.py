@@ -13,7 +13,7 @@ from services.notifications.delivery.leases import ClaimedEmail
 from services.notifications.delivery.operations import pause_sending, resume_sending
 from services.notifications.models import Email
 from services.notifications.settings import EmailSettings
-from shared.database import SessionFactory, transaction
+from shared.database.transactions import SessionFactory, transaction
 from tests.service.conftest import As
 from tests.service.helpers.event_factory import ANNA, deleted, email_settings, posted, read, receive, user_changed
 

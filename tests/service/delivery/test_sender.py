@@ -20,7 +20,7 @@ from services.notifications.mail.smtp import SmtpConnection, parse_smtp_url
 from services.notifications.models import DeliveryAttempt, Email, SendingControl
 from services.notifications.rules import EmailState, Outcome
 from services.notifications.settings import EmailSettings
-from shared.database import SessionFactory, transaction
+from shared.database.transactions import SessionFactory, transaction
 from tests.helpers.smtp_server import KEEP_AND_DROP, SmtpServer, smtp_server
 from tests.service.conftest import As
 from tests.service.helpers.attempt_factory import has_due_email, record_attempt

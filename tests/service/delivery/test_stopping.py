@@ -15,7 +15,7 @@ from services.notifications.mail.attempts import OPENING, Phase
 from services.notifications.models import DeliveryAttempt, Email
 from services.notifications.rules import EmailState, Outcome
 from services.notifications.settings import EmailSettings
-from shared.database import SessionFactory, transaction
+from shared.database.transactions import SessionFactory, transaction
 from tests.helpers.smtp_server import KEEP_AND_STALL, STALL, SmtpServer, smtp_server
 from tests.helpers.waiting import eventually
 from tests.service.delivery.test_sender import settings_for

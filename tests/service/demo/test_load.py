@@ -7,7 +7,7 @@ from sqlalchemy import func, select
 from services.conversations.demo.load import DATA, DemoData, add_demo
 from services.conversations.models import Conversation, LoggedEvent, Message, Order
 from services.conversations.rules import WAITING, Side
-from shared.database import SessionFactory, transaction
+from shared.database.transactions import SessionFactory, transaction
 from shared.events import EventType
 
 

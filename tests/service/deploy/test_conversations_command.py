@@ -5,7 +5,7 @@ import asyncio
 from typer.testing import CliRunner, Result
 
 from deploy.cli import app
-from shared.database import SessionFactory
+from shared.database.transactions import SessionFactory
 from tests.service.helpers.callers import Caller
 from tests.service.messaging.test_quiet import age
 

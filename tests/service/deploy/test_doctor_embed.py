@@ -14,7 +14,7 @@ import pytest
 from deploy.doctor import embed_origin
 from deploy.doctor.embed import check
 from deploy.doctor.findings import Finding
-from shared.database import SessionFactory
+from shared.database.transactions import SessionFactory
 from tests.helpers.identity_provider import Provider
 from tests.service.conftest import running_api
 

@@ -1,7 +1,7 @@
 import pytest
 
 from deploy.doctor.proxy import check
-from shared.database import SessionFactory
+from shared.database.transactions import SessionFactory
 from tests.service.conftest import As, running_api
 
 

@@ -17,9 +17,9 @@ from services.notifications import metrics
 from services.notifications.delivery.sender import drain
 from services.notifications.models import DeliveryAttempt, Email, SendingControl
 from services.notifications.rules import EmailState, Reason
-from shared.broker_reports import write_report
-from shared.broker_status import BrokerStatus
-from shared.database import SessionFactory, transaction
+from shared.broker.reports import write_report
+from shared.broker.status import BrokerStatus
+from shared.database.transactions import SessionFactory, transaction
 from tests.helpers.smtp_server import smtp_server
 from tests.service.delivery.test_circuit_breaker import create_emails, customer, make_due, settings_for, states
 from tests.service.helpers.event_factory import email_settings, posted, receive

@@ -9,7 +9,7 @@ from structlog.testing import capture_logs
 from tornado.ioloop import IOLoop
 
 from deploy import flower_views
-from shared.broker import create_celery
+from shared.broker.celery_app import create_celery
 from tests.helpers.amqp_peer import amqp_peer
 
 

@@ -7,7 +7,7 @@ from pathlib import Path
 from typer.testing import CliRunner, Result
 
 from deploy.cli import app
-from shared.database import SessionFactory
+from shared.database.transactions import SessionFactory
 from tests.service.helpers.callers import ORDER, Caller, logged
 
 KNOWN = [{"type": "user", "id": "anna", "name": "Anna"}, {"type": "order", "id": "A-1", **ORDER}]

@@ -9,7 +9,7 @@ from typer.testing import CliRunner, Result
 from deploy.cli import app
 from services.notifications.app import create_app
 from services.notifications.settings import ApiSettings
-from shared.database import SessionFactory
+from shared.database.transactions import SessionFactory
 from tests.service.conftest import FEED_SECRET, SECRET, serving
 from tests.service.helpers.callers import Caller
 

@@ -5,7 +5,7 @@ from prometheus_client import generate_latest
 from sqlalchemy import text
 
 from services.notifications import metrics
-from shared.database import SessionFactory, transaction
+from shared.database.transactions import SessionFactory, transaction
 from tests.service.delivery.test_circuit_breaker import create_emails, states
 from tests.service.deploy.test_emails_command import SETTINGS, Chats, chats
 

@@ -8,7 +8,7 @@ from sqlalchemy import text
 from typer.testing import CliRunner, Result
 
 from deploy.cli import app
-from shared.database import SessionFactory, transaction
+from shared.database.transactions import SessionFactory, transaction
 from tests.service.helpers.callers import Caller
 
 Chats = Callable[..., Coroutine[None, None, Result]]

@@ -2,7 +2,7 @@
 
 import asyncio
 
-from shared.database import SessionFactory
+from shared.database.transactions import SessionFactory
 from tests.service.helpers.callers import UNKNOWN_ID, Caller, logged, problem
 
 SAM, KIM = {"id": "sam", "name": "Sam"}, {"id": "kim", "name": "Kim"}

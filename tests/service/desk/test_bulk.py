@@ -4,7 +4,7 @@ from typing import Any
 
 from sqlalchemy import text
 
-from shared.database import SessionFactory, transaction
+from shared.database.transactions import SessionFactory, transaction
 from tests.service.helpers.callers import UNKNOWN_ID, Caller, logged, problem
 from tests.service.messaging.test_deleting import waiting_for_a_lock
 

@@ -6,7 +6,7 @@ import json
 
 import pytest
 
-from shared.database import SessionFactory
+from shared.database.transactions import SessionFactory
 from shared.paging import encode_cursor
 from tests.service.helpers.callers import UNKNOWN_ID, Caller, logged, problem
 

@@ -6,7 +6,7 @@ from typing import Any
 from sqlalchemy import func, select
 
 from services.conversations.models import ConversationEntry
-from shared.database import SessionFactory
+from shared.database.transactions import SessionFactory
 from tests.service.helpers.callers import UNKNOWN_ID, Caller, logged, problem
 
 SAM, KIM = {"id": "sam", "name": "Sam"}, {"id": "kim", "name": "Kim"}

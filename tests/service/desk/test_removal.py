@@ -1,7 +1,7 @@
 """A message that was sent by mistake loses its text everywhere and keeps its number."""
 
 from services.conversations.search.indexer import index_round
-from shared.database import SessionFactory
+from shared.database.transactions import SessionFactory
 from tests.service.helpers.callers import UNKNOWN_ID, Caller, logged, problem
 from tests.service.helpers.sweeping import Sweeper
 

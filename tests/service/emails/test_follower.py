@@ -21,11 +21,11 @@ from services.notifications.delivery.operations import retry_email
 from services.notifications.delivery.sender import drain
 from services.notifications.models import Email
 from services.notifications.settings import EmailSettings
-from shared import failpoints
-from shared.database import SessionFactory, transaction
+from shared.database.transactions import SessionFactory, transaction
 from shared.event_log.sequencer import rotate_epoch
 from shared.notifications_feed import EmailStatus, EmailStop, LoggedType, LogPage
 from shared.notifications_feed import LoggedEvent as FeedEvent
+from shared.process import failpoints
 from tests.helpers.smtp_server import smtp_server
 from tests.service.conftest import FEED_SECRET
 from tests.service.helpers.callers import Caller

@@ -5,7 +5,7 @@ from typing import Any
 import httpx2
 import pytest
 
-from shared.database import transaction
+from shared.database.transactions import transaction
 from shared.event_log.sequencer import rotate_epoch
 from tests.service.conftest import As
 from tests.service.emails.test_follower import Following, following

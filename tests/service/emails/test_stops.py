@@ -13,7 +13,7 @@ from services.notifications.delivery.suppression import remove_suppressed_addres
 from services.notifications.models import Email
 from services.notifications.rules import Reason
 from services.notifications.settings import EmailSettings
-from shared.database import transaction
+from shared.database.transactions import transaction
 from shared.event_log.sequencer import rotate_epoch
 from tests.service.emails.test_follower import NO_SMTP, Following, following
 from tests.service.helpers.browser import HOST, Browser, aged

@@ -28,8 +28,8 @@ from services.notifications.models import ConversationState, Email, EmailMessage
 from services.notifications.rules import MAX_EVENT_ATTEMPTS, EmailState
 from services.notifications.settings import EmailSettings
 from services.notifications.tasks import register_tasks
-from shared.broker import create_celery
-from shared.database import SessionFactory, transaction
+from shared.broker.celery_app import create_celery
+from shared.database.transactions import SessionFactory, transaction
 from shared.events import Event, EventType
 from tests.service.conftest import As
 from tests.service.helpers.attempt_factory import begin_data

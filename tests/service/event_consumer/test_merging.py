@@ -14,7 +14,7 @@ from services.notifications.delivery.muting import Wish, set_muting
 from services.notifications.event_consumer.consumer import receive_events
 from services.notifications.event_consumer.handlers import handle_events
 from services.notifications.models import Email, Mute, Notification
-from shared.database import SessionFactory, transaction
+from shared.database.transactions import SessionFactory, transaction
 from shared.events import Event, EventType, UserChanged
 from shared.people import Person
 from tests.helpers.waiting import eventually

@@ -27,7 +27,8 @@ from services.notifications.models import (
     Person,
     SendingControl,
 )
-from shared.database import SessionFactory, create_engine, create_sessions, transaction
+from shared.database.engine import create_engine
+from shared.database.transactions import SessionFactory, create_sessions, transaction
 from shared.event_log.sequencer import rotate_epoch
 from shared.text import preview
 from tests.service.helpers.attempt_factory import has_due_email

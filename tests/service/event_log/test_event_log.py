@@ -13,7 +13,7 @@ from services.conversations.event_log.position import encode_position
 from services.conversations.event_log.reader import read_feed, read_newest, read_position
 from services.conversations.event_log.sequencer import number_events, read_state
 from services.conversations.models import FeedHead, LoggedEvent
-from shared.database import SessionFactory, transaction
+from shared.database.transactions import SessionFactory, transaction
 from shared.event_log.reading import lag_after, read_head
 from shared.events import Event, EventType, MessagePosted
 from tests.service.conftest import FEED_SECRET

@@ -8,7 +8,7 @@ from sqlalchemy import select, text
 from services.conversations.event_log.reader import read_feed, read_page
 from services.conversations.event_log.sequencer import number_events
 from services.conversations.models import LoggedEvent
-from shared.database import SessionFactory, transaction
+from shared.database.transactions import SessionFactory, transaction
 from shared.event_log.reading import read_head
 from shared.events import Event, EventType, MessagePosted
 from tests.service.helpers.callers import Caller

@@ -9,7 +9,7 @@ from services.conversations.models import CreateKey, LoggedEvent
 from services.conversations.settings import StoreSettings as LogSettings
 from services.notifications import retention
 from services.notifications.models import DeliveryAttempt, Email, InboxEntry
-from shared.database import SessionFactory, transaction
+from shared.database.transactions import SessionFactory, transaction
 from shared.event_log.retention import oldest_age
 from tests.service.helpers.callers import Caller, problem
 from tests.service.helpers.event_factory import email_settings, posted, receive

@@ -14,7 +14,7 @@ from services.conversations.messaging.posting import Post
 from services.conversations.models import LoggedEvent
 from services.conversations.realtime.log_notify import APPENDED, Notifier
 from services.conversations.rules import Side
-from shared.database import SessionFactory, connection_provider, transaction
+from shared.database.transactions import SessionFactory, connection_provider, transaction
 from shared.events import EventType
 from tests.helpers.waiting import eventually
 from tests.service.helpers.callers import Caller

@@ -10,7 +10,7 @@ from services.notifications.delivery.leases import ClaimedEmail, pending_work
 from services.notifications.mail.attempts import Attempt
 from services.notifications.rules import Outcome
 from services.notifications.settings import EmailSettings
-from shared.database import driver_connection
+from shared.database.transactions import driver_connection
 
 
 async def has_due_email(session: AsyncSession) -> bool:

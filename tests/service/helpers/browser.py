@@ -8,7 +8,7 @@ from typing import Any
 import httpx2
 import jwt
 
-from shared.auth import issue_token
+from shared.auth.tokens import issue_token
 from shared.settings import TokenSettings
 from tests.service.conftest import SECRET
 

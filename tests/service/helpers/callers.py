@@ -7,7 +7,7 @@ import httpx2
 from sqlalchemy import select
 
 from services.conversations.models import LoggedEvent
-from shared.database import SessionFactory
+from shared.database.transactions import SessionFactory
 
 ORDER = {
     "user_id": "anna",

@@ -7,7 +7,7 @@ from fastapi import FastAPI
 from services.conversations.audit.reads import ReadLog
 from services.conversations.identity.access import KnownUserCache, SessionChecks
 from services.conversations.messaging.batching import GroupCommit
-from shared.database import ConnectionProvider, SessionFactory, connection_provider
+from shared.database.transactions import ConnectionProvider, SessionFactory, connection_provider
 
 
 def connect(app: FastAPI, sessions: SessionFactory, acquire: ConnectionProvider | None = None) -> None:

@@ -8,7 +8,7 @@ from pydantic import BaseModel, SecretStr
 
 from services.notifications.event_consumer.consumer import receive_events
 from services.notifications.settings import EmailSettings
-from shared.database import SessionFactory
+from shared.database.transactions import SessionFactory
 from shared.events import (
     ConversationDeleted,
     ConversationRead,

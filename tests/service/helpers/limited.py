@@ -10,8 +10,8 @@ from services.conversations.app import create_app
 from services.conversations.rate_limits.failopen_redis import FailopenRedis
 from services.conversations.rate_limits.policy import Limits
 from services.conversations.settings import ApiSettings
-from shared.database import SessionFactory
-from shared.processes import create_server
+from shared.database.transactions import SessionFactory
+from shared.process.running import create_server
 from tests.service.helpers.browser import HOST
 from tests.service.helpers.connected import connect
 

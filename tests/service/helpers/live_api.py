@@ -13,7 +13,7 @@ from services.conversations.event_log.sequencer import has_unnumbered, number_ev
 from services.conversations.models import LoggedEvent
 from services.conversations.realtime.hub import Hub
 from services.conversations.settings import ApiSettings
-from shared.database import SessionFactory, connection_provider, transaction
+from shared.database.transactions import SessionFactory, connection_provider, transaction
 from shared.events import EventType
 from tests.helpers.sse_client import Reader, reading
 from tests.helpers.waiting import eventually

@@ -7,7 +7,7 @@ from typing import Any
 
 import httpx2
 
-from shared.jwks import ProviderKeys
+from shared.auth.jwks import ProviderKeys
 from shared.problems import Unauthenticated
 from tests.helpers.identity_provider import private_key, respond, signed
 

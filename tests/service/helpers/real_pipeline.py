@@ -31,8 +31,8 @@ from services.notifications.event_consumer import parked
 from services.notifications.event_consumer.consumer import receive_events
 from services.notifications.mail.attempts import Attempt
 from services.notifications.rules import MAX_JITTER, Audience
-from shared.broker import TASKS
-from shared.database import create_sessions, transaction
+from shared.broker.celery_app import TASKS
+from shared.database.transactions import create_sessions, transaction
 from shared.events import Event
 from shared.problems import NotFound, Unauthenticated
 from tests.model.mailbox import DELAY, MAILS, RETRY_SECONDS, SUPPORT_EMAIL, UNCERTAIN_SECONDS, Content, Name

@@ -10,7 +10,7 @@ from services.conversations.event_log.sequencer import number_events
 from services.notifications import sweeper
 from services.notifications.models import FeedCursor, Notification
 from services.notifications.settings import EmailSettings
-from shared.database import SessionFactory, transaction
+from shared.database.transactions import SessionFactory, transaction
 from shared.events import EventType
 from tests.service.helpers.callers import Caller
 from tests.service.helpers.event_factory import email_settings

@@ -7,9 +7,9 @@ import httpx2
 from services.conversations.identity import sessions
 from services.conversations.identity.provisioning import provision_user
 from services.conversations.rules import Side
-from shared.auth import issue_session_token
-from shared.database import SessionFactory, transaction
-from shared.principal import Principal
+from shared.auth.principal import Principal
+from shared.auth.tokens import issue_session_token
+from shared.database.transactions import SessionFactory, transaction
 from shared.settings import Role, TokenSettings
 from tests.service.conftest import SECRET
 from tests.service.helpers.browser import Browser, aged

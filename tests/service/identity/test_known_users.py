@@ -7,8 +7,8 @@ from sqlalchemy import select, text
 
 from services.conversations.identity.access import KnownUserCache
 from services.conversations.models import User
-from shared.database import SessionFactory, connection_provider, transaction
-from shared.principal import Principal
+from shared.auth.principal import Principal
+from shared.database.transactions import SessionFactory, connection_provider, transaction
 from shared.problems import Unauthenticated
 from shared.settings import Role
 from tests.service.helpers.recorded_statements import statements

@@ -14,9 +14,9 @@ from services.conversations.identity.sessions import begin
 from services.conversations.messaging import merged_ids
 from services.conversations.messaging.merged_ids import finish_merges, ids_of, merge_round, move_batch
 from services.conversations.rules import Side
-from shared.auth import issue_session_token
-from shared.cookies import cookie_name
-from shared.database import SessionFactory, transaction
+from shared.auth.cookies import cookie_name
+from shared.auth.tokens import issue_session_token
+from shared.database.transactions import SessionFactory, transaction
 from shared.events import EventType
 from shared.settings import Role
 from tests.helpers.sse_client import reading

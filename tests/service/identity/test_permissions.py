@@ -8,8 +8,8 @@ import pytest
 
 from services.conversations.app import create_app
 from services.conversations.settings import ApiSettings
-from shared.database import SessionFactory
-from shared.principal import UNNAMED_PERMISSIONS, Permission
+from shared.auth.principal import UNNAMED_PERMISSIONS, Permission
+from shared.database.transactions import SessionFactory
 from tests.service.conftest import SECRET
 from tests.service.helpers.browser import HOST, Browser, aged, store_token
 from tests.service.helpers.callers import Caller

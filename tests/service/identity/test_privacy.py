@@ -15,7 +15,7 @@ from services.conversations.search.indexer import index_round
 from services.notifications.delivery.claiming import claim_emails
 from services.notifications.event_consumer.consumer import park_event
 from services.notifications.models import Base as NotificationsBase
-from shared.database import SessionFactory, transaction
+from shared.database.transactions import SessionFactory, transaction
 from tests.service.attachments.test_uploading import objects
 from tests.service.helpers.callers import Caller
 from tests.service.helpers.event_factory import ANNA, email_settings, posted

@@ -5,7 +5,7 @@ import asyncio
 import pytest
 from sqlalchemy import text
 
-from shared.database import SessionFactory
+from shared.database.transactions import SessionFactory
 from tests.service.helpers.callers import Caller, problem
 
 UNAUTHENTICATED, NOT_FOUND = (401, "unauthenticated"), (404, "not-found")

@@ -11,9 +11,9 @@ from services.conversations.identity import sessions
 from services.conversations.identity.access import SessionChecks
 from services.conversations.models import BrowserSession
 from services.conversations.rules import Side
-from shared.auth import VerifiedTokens
-from shared.database import SessionFactory, connection_provider, transaction
-from shared.principal import Principal
+from shared.auth.principal import Principal
+from shared.auth.tokens import VerifiedTokens
+from shared.database.transactions import SessionFactory, connection_provider, transaction
 from shared.problems import Unauthenticated
 from shared.settings import Role
 from tests.service.helpers.callers import Caller

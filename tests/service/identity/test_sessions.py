@@ -20,7 +20,7 @@ from structlog.testing import capture_logs
 from services.conversations.app import create_app
 from services.conversations.settings import ApiSettings
 from services.conversations.web.routes.session import HOME
-from shared.database import SessionFactory, transaction
+from shared.database.transactions import SessionFactory, transaction
 from shared.settings import Role
 from tests.helpers.identity_provider import private_key, signed
 from tests.service.access.table import ROWS

@@ -11,8 +11,8 @@ from services.conversations.identity import sessions
 from services.conversations.identity.provisioning import provision_user
 from services.conversations.messaging.posting import Post, post_message
 from services.conversations.rules import Side
-from shared.database import SessionFactory, driver_connection, transaction
-from shared.principal import Principal
+from shared.auth.principal import Principal
+from shared.database.transactions import SessionFactory, driver_connection, transaction
 from shared.problems import Forbidden, Unauthenticated
 from shared.settings import Role
 from tests.helpers.waiting import eventually

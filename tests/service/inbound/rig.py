@@ -23,7 +23,7 @@ from services.notifications.inbound.reply_content import Store
 from services.notifications.inbound.server import InboundServer, Receiver
 from services.notifications.mail.listen_url import Listen
 from services.notifications.models import InboundEmail
-from shared.database import SessionFactory, connection_provider, transaction
+from shared.database.transactions import SessionFactory, connection_provider, transaction
 from tests.service.conftest import INBOUND_SECRET, As
 from tests.service.helpers.callers import Caller
 from tests.service.helpers.event_factory import email_settings

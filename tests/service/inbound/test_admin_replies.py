@@ -9,7 +9,7 @@ import pytest
 from services.notifications.delivery.claiming import claim_emails
 from services.notifications.inbound import reply_content
 from services.notifications.inbound.operations import post_inbound
-from shared.database import transaction
+from shared.database.transactions import transaction
 from shared.problems import Invalid
 from tests.service.inbound.rig import SETTINGS, SUPPORT_ADDRESS, Rig, parsed, passed
 from tests.service.inbound.test_new_conversations import HELD_PATH, known, learn

@@ -19,7 +19,7 @@ from services.notifications.inbound.binding import Bound, find_bound
 from services.notifications.inbound.intake import Intake, TakenIn
 from services.notifications.inbound.reception import UNKNOWN, InboundAddresses, Reception
 from services.notifications.mail.reply_addresses import make_reply_address, read_reply_token
-from shared.database import SessionFactory, connection_provider, transaction, transaction_driver
+from shared.database.transactions import SessionFactory, connection_provider, transaction, transaction_driver
 from tests.service.conftest import INBOUND_SECRET
 from tests.service.helpers.recorded_statements import statements
 from tests.service.inbound.rig import DOMAIN, SENDER, TRUSTED, Rig

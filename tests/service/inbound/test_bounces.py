@@ -17,7 +17,7 @@ from services.notifications.mail.attempts import Attempt, Phase
 from services.notifications.metrics import State, read_state
 from services.notifications.models import DeliveryAttempt, Email, Mute, Suppression
 from services.notifications.rules import Outcome
-from shared.database import connection_provider, transaction
+from shared.database.transactions import connection_provider, transaction
 from tests.service.inbound.rig import DOMAIN, SETTINGS, Rig
 
 

@@ -11,7 +11,7 @@ import pytest
 from sqlalchemy import select, text
 
 from services.notifications.models import InboundEmail
-from shared import failpoints
+from shared.process import failpoints
 from tests.service.inbound.rig import Rig
 
 

@@ -15,10 +15,11 @@ from services.conversations.messaging.idempotency import IdempotencyKey
 from services.conversations.messaging.posting import Post, Posted
 from services.conversations.models import LoggedEvent
 from services.conversations.rules import Side
-from shared import failpoints
-from shared.database import SessionFactory, connection_provider, create_engine, create_sessions
+from shared.database.engine import create_engine
+from shared.database.transactions import SessionFactory, connection_provider, create_sessions
 from shared.events import EventType
 from shared.problems import NotFound, Unauthenticated, Unavailable
+from shared.process import failpoints
 from tests.service.messaging.test_deleting import waiting_for_a_lock
 
 CONVERSATION_COUNT = 30

@@ -12,7 +12,7 @@ from services.conversations.messaging.commands import delete_conversations
 from services.conversations.messaging.posting import Post, post_message
 from services.conversations.privacy.erasure import delete_user
 from services.conversations.rules import Side
-from shared.database import SessionFactory, transaction
+from shared.database.transactions import SessionFactory, transaction
 from tests.helpers.waiting import eventually
 from tests.service.helpers.callers import Caller, logged, problem
 

@@ -14,7 +14,7 @@ from services.conversations.messaging import erasure_batches
 from services.conversations.models import Erasure, Message
 from services.conversations.privacy.erasure import delete_user
 from services.conversations.settings import JobsSettings
-from shared.database import SessionFactory, transaction
+from shared.database.transactions import SessionFactory, transaction
 from shared.events import Kind
 from tests.service.conftest import As
 from tests.service.helpers.callers import Caller, logged, problem

@@ -10,7 +10,7 @@ from sqlalchemy import text
 from services.conversations.messaging.expiry import Preview, count_due, expire_closed, is_erasing_many, preview_expiry
 from services.conversations.messaging.posting import Post, post_message
 from services.conversations.rules import Side
-from shared.database import SessionFactory, transaction
+from shared.database.transactions import SessionFactory, transaction
 from tests.service.helpers.callers import Caller, logged
 from tests.service.helpers.inbox_pages import signed_in
 from tests.service.messaging.test_quiet import age

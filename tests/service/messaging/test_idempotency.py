@@ -5,7 +5,7 @@ from typing import Any
 
 import pytest
 
-from shared.database import SessionFactory
+from shared.database.transactions import SessionFactory
 from tests.service.helpers.callers import ORDER, Caller, logged, problem
 
 REUSED = (422, "idempotency-key-reused")

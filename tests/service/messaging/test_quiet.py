@@ -4,7 +4,7 @@ import pytest
 from sqlalchemy import text
 
 from services.conversations.messaging.quiet import resolve_quiet
-from shared.database import SessionFactory, transaction
+from shared.database.transactions import SessionFactory, transaction
 from tests.service.helpers.callers import Caller, logged
 from tests.service.helpers.inbox_pages import show, signed_in
 

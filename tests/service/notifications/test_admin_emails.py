@@ -11,7 +11,7 @@ from sqlalchemy import select, text
 from services.notifications.delivery.claiming import claim_emails
 from services.notifications.models import Email
 from services.notifications.rules import Audience
-from shared.database import transaction
+from shared.database.transactions import transaction
 from tests.service.conftest import As
 from tests.service.helpers.callers import Caller
 from tests.service.helpers.event_factory import email_settings

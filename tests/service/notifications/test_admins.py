@@ -10,7 +10,7 @@ from sqlalchemy import text
 from sqlalchemy.ext.asyncio import AsyncEngine
 
 from services.notifications.retention import purge_admin_notifications
-from shared.database import SessionFactory, transaction
+from shared.database.transactions import SessionFactory, transaction
 from shared.event_log.sequencer import rotate_epoch
 from shared.events import Event
 from tests.service.conftest import As

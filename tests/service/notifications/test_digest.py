@@ -9,7 +9,7 @@ from sqlalchemy import select, update
 
 from services.notifications.delivery.claiming import claim_emails
 from services.notifications.models import Email, EmailMessage
-from shared.database import transaction
+from shared.database.transactions import transaction
 from tests.service.conftest import As
 from tests.service.helpers.callers import Caller
 from tests.service.helpers.event_factory import email_settings

@@ -15,7 +15,7 @@ from services.notifications.delivery.sender import drain
 from services.notifications.models import Email
 from services.notifications.retention import purge_events
 from services.notifications.settings import EmailSettings
-from shared.database import SessionFactory, transaction
+from shared.database.transactions import SessionFactory, transaction
 from shared.event_log.sequencer import rotate_epoch
 from tests.helpers.smtp_server import SmtpServer, smtp_server
 from tests.service.conftest import FEED_SECRET

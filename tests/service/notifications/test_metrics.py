@@ -12,7 +12,7 @@ from services.notifications import metrics
 from services.notifications.delivery.claiming import claim_emails
 from services.notifications.models import Email, Erasure, SendingControl
 from services.notifications.rules import EmailState
-from shared.database import SessionFactory, transaction
+from shared.database.transactions import SessionFactory, transaction
 from tests.service.helpers.attempt_factory import has_due_email
 from tests.service.helpers.event_factory import email_settings, posted, receive
 

@@ -11,7 +11,7 @@ from sqlalchemy import insert, text
 from services.notifications.app import create_app
 from services.notifications.models import InboxEntry
 from services.notifications.settings import ApiSettings
-from shared.database import SessionFactory, transaction
+from shared.database.transactions import SessionFactory, transaction
 from tests.service.conftest import SECRET, As
 from tests.service.helpers.connected import connect
 

@@ -7,8 +7,8 @@ import httpx2
 import pytest
 
 from services.notifications.web.preferences import ENTRY, PATH
-from shared.auth import issue_session_token
-from shared.database import SessionFactory
+from shared.auth.tokens import issue_session_token
+from shared.database.transactions import SessionFactory
 from shared.people import Person
 from shared.settings import Role, TokenSettings
 from tests.service.conftest import SECRET, As

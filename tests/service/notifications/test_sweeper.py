@@ -14,7 +14,7 @@ from services.notifications.event_consumer.feed_client import read_events
 from services.notifications.event_consumer.parked import list_parked
 from services.notifications.models import FeedCursor, InboxEntry, Notification
 from services.notifications.rules import MAX_EVENT_ATTEMPTS
-from shared.database import transaction
+from shared.database.transactions import transaction
 from shared.events import EventType
 from tests.service.helpers.callers import Caller
 from tests.service.helpers.event_factory import posted

@@ -9,7 +9,7 @@ import pytest
 
 from services.notifications.celery_runner import CeleryRunner
 from services.notifications.worker import run_worker
-from shared.broker_status import Fault, Reason
+from shared.broker.status import Fault, Reason
 from shared.settings import SettingsError
 from tests.service.helpers.event_factory import email_settings
 

@@ -7,7 +7,7 @@ from services.conversations.identity.merging import begin_merge
 from services.conversations.messaging.merged_ids import finish_merges
 from services.conversations.privacy import erasure
 from services.conversations.privacy.erasure import HeldCounts
-from shared.database import SessionFactory, transaction
+from shared.database.transactions import SessionFactory, transaction
 from tests.service.helpers.callers import ORDER, Caller, problem
 from tests.service.messaging.test_deleting import everything, waiting_for_a_lock
 

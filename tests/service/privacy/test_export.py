@@ -19,7 +19,7 @@ from structlog.testing import capture_logs
 from services.conversations.identity.merging import begin_merge
 from services.conversations.privacy import queries
 from services.notifications.delivery.claiming import claim_emails
-from shared.database import SessionFactory, transaction
+from shared.database.transactions import SessionFactory, transaction
 from tests.helpers.waiting import eventually
 from tests.service.conftest import FEED_SECRET, serving
 from tests.service.helpers.callers import ORDER, Caller, problem

@@ -7,7 +7,7 @@ import pytest
 from sqlalchemy.ext.asyncio import AsyncEngine
 
 from services.conversations.rate_limits.policy import LimitedAction
-from shared.principal import Principal
+from shared.auth.principal import Principal
 from tests.service.conftest import As
 from tests.service.helpers.browser import HOST, Browser
 from tests.service.helpers.callers import Caller

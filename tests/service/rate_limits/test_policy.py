@@ -14,10 +14,10 @@ from services.conversations.errors import RateLimited
 from services.conversations.rate_limits.failopen_redis import FailopenRedis
 from services.conversations.rate_limits.policy import LimitedAction, Limits, network_of
 from services.conversations.settings import ApiSettings
-from shared.app_state import AppState
-from shared.database import RolledBack, SessionFactory
-from shared.principal import Principal
-from shared.repeating import RepeatRequests
+from shared.api.app_state import AppState
+from shared.api.repeating import RepeatRequests
+from shared.auth.principal import Principal
+from shared.database.transactions import RolledBack, SessionFactory
 from shared.settings import Role
 from tests.service.conftest import As
 from tests.service.helpers.browser import Browser

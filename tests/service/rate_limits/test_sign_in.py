@@ -8,7 +8,7 @@ import pytest
 from structlog.testing import capture_logs
 
 from services.conversations.rate_limits.policy import SUSPICIOUS
-from shared.database import SessionFactory
+from shared.database.transactions import SessionFactory
 from tests.service.helpers.browser import HOST, Browser, store_token
 from tests.service.helpers.callers import problem
 from tests.service.helpers.limited import processes

@@ -6,7 +6,7 @@ from contextlib import AsyncExitStack, asynccontextmanager
 import httpx2
 
 from services.conversations.event_log.position import encode_position
-from shared.database import SessionFactory
+from shared.database.transactions import SessionFactory
 from shared.event_log.reading import read_head
 from tests.helpers.sse_client import Reader, reading
 from tests.helpers.waiting import eventually

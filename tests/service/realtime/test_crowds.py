@@ -16,9 +16,10 @@ from services.conversations.realtime.hub import Hub
 from services.conversations.realtime.stream_admission import StreamAdmission
 from services.conversations.realtime.stream_quota import STREAMS_PER_PERSON, StreamQuota
 from services.conversations.rules import Side
-from shared.database import SessionFactory, connection_provider, create_engine, create_sessions, transaction
+from shared.auth.principal import Principal
+from shared.database.engine import create_engine
+from shared.database.transactions import SessionFactory, connection_provider, create_sessions, transaction
 from shared.event_log.reading import read_head
-from shared.principal import Principal
 from shared.problems import Unauthenticated
 from shared.settings import Role
 from tests.helpers.waiting import eventually

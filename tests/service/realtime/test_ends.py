@@ -10,9 +10,9 @@ from services.conversations.identity.sessions import begin, end
 from services.conversations.realtime.connection import Connection
 from services.conversations.realtime.stream_quota import STREAMS_PER_PERSON
 from services.conversations.rules import Side
-from shared.auth import issue_session_token, issue_token
-from shared.cookies import cookie_name
-from shared.database import SessionFactory, transaction
+from shared.auth.cookies import cookie_name
+from shared.auth.tokens import issue_session_token, issue_token
+from shared.database.transactions import SessionFactory, transaction
 from shared.event_log.reading import read_head
 from shared.settings import Role
 from tests.helpers.sse_client import STREAM, Reader, reading

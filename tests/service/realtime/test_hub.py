@@ -11,7 +11,7 @@ from services.conversations.event_log.sequencer import number_events
 from services.conversations.models import FeedHead, LoggedEvent
 from services.conversations.realtime.connection import BUFFER, Connection, SseEvent
 from services.conversations.rules import Side
-from shared.database import SessionFactory, transaction
+from shared.database.transactions import SessionFactory, transaction
 from shared.event_log.reading import read_head
 from shared.event_log.sequencer import rotate_epoch
 from tests.helpers.waiting import eventually

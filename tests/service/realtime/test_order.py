@@ -8,7 +8,7 @@ import pytest
 from sqlalchemy import select
 
 from services.conversations.models import LoggedEvent
-from shared.database import SessionFactory
+from shared.database.transactions import SessionFactory
 from tests.helpers.waiting import eventually
 from tests.service.helpers.callers import Caller
 from tests.service.helpers.live_api import Live

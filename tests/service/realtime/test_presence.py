@@ -11,7 +11,7 @@ from sqlalchemy import select, update
 from services.conversations.models import Presence
 from services.conversations.realtime.presence import purge_presence
 from services.conversations.settings import StoreSettings
-from shared.database import SessionFactory, transaction
+from shared.database.transactions import SessionFactory, transaction
 from tests.helpers.waiting import eventually
 from tests.service.conftest import As, running_api
 from tests.service.helpers.callers import Caller, problem

@@ -10,7 +10,7 @@ import pytest
 from services.conversations.errors import TooManyStreams
 from services.conversations.rate_limits.failopen_redis import FailopenRedis
 from services.conversations.realtime.stream_quota import STREAMS_PER_PERSON, StreamQuota
-from shared.database import SessionFactory
+from shared.database.transactions import SessionFactory
 from tests.helpers.sse_client import STREAM, reading
 from tests.helpers.waiting import eventually
 from tests.service.conftest import As, running_api

@@ -8,7 +8,7 @@ from sqlalchemy import text
 from services.conversations.event_log.sequencer import number_events
 from services.conversations.reports import facts
 from services.conversations.reports.facts import count_round, read_state
-from shared.database import SessionFactory, transaction
+from shared.database.transactions import SessionFactory, transaction
 from tests.service.helpers.callers import Caller
 from tests.service.messaging.test_erasure_batches import grow
 

@@ -18,7 +18,7 @@ from services.conversations.app import create_app
 from services.conversations.reports import numbers
 from services.conversations.reports.numbers import By, Span, read_report
 from services.conversations.settings import ApiSettings
-from shared.database import SessionFactory, transaction, transaction_driver
+from shared.database.transactions import SessionFactory, transaction, transaction_driver
 from tests.service.conftest import SECRET, As
 from tests.service.helpers.callers import UNKNOWN_ID, Caller, problem
 from tests.service.helpers.connected import connect

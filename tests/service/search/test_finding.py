@@ -10,7 +10,7 @@ from sqlalchemy import text
 from services.conversations.event_log.sequencer import number_events
 from services.conversations.search import finding
 from services.conversations.search.indexer import index_round
-from shared.database import SessionFactory, transaction
+from shared.database.transactions import SessionFactory, transaction
 from tests.service.conftest import As
 from tests.service.helpers.callers import ORDER, Caller, problem
 

@@ -10,7 +10,7 @@ from services.conversations.event_log.sequencer import number_events
 from services.conversations.search import indexer
 from services.conversations.search.documents import build
 from services.conversations.search.indexer import index_round, read_state
-from shared.database import SessionFactory, transaction
+from shared.database.transactions import SessionFactory, transaction
 from tests.service.helpers.callers import Caller
 from tests.service.messaging.test_deleting import open_and_set, waiting_for_a_lock
 from tests.service.messaging.test_erasure_batches import grow

@@ -4,7 +4,7 @@
 from services.conversations.search.documents import text_of
 from services.conversations.search.query import parse
 from services.conversations.search.words import split, terms
-from shared.database import SessionFactory, transaction, transaction_driver
+from shared.database.transactions import SessionFactory, transaction, transaction_driver
 
 # What it is about, the text, what somebody types.
 PAIRS = (

@@ -9,10 +9,10 @@ from structlog.testing import capture_logs
 
 from deploy.commands.status import print_status
 from deploy.local.postgres import Server
-from shared import readiness
-from shared.clock_skew import ClockSkewMonitor
-from shared.database import create_engine
-from shared.readiness import database_fault
+from shared.database import readiness
+from shared.database.clock_skew import ClockSkewMonitor
+from shared.database.engine import create_engine
+from shared.database.readiness import database_fault
 
 LATE = """
 create schema late;

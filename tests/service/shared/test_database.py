@@ -17,19 +17,17 @@ from deploy.local.ports import free_ports
 from deploy.local.postgres import Server
 from services.conversations.app import create_app
 from services.conversations.settings import ApiSettings
-from shared import database
-from shared.database import (
-    COMMAND_TIMEOUT,
+from shared.database.engine import COMMAND_TIMEOUT, create_engine
+from shared.database.errors import is_outage
+from shared.database.readiness import database_fault
+from shared.database.transactions import (
     SessionFactory,
     connection_provider,
-    create_engine,
     create_sessions,
     request_transaction,
     transaction,
 )
-from shared.database_errors import is_outage
 from shared.problems import Unavailable
-from shared.readiness import database_fault
 from tests.service.conftest import SECRET
 from tests.service.helpers.callers import Caller, problem
 
@@ -72,7 +70,7 @@ async def test_a_connection_that_ends_during_login_is_unavailable(
 async def test_a_pool_without_a_free_connection_is_unavailable(
     databases: dict[str, str], monkeypatch: pytest.MonkeyPatch
 ) -> None:
-    monkeypatch.setattr("shared.database.POOL_TIMEOUT", 0.01)
+    monkeypatch.setattr("shared.database.engine.POOL_TIMEOUT", 0.01)
     engine = create_engine(databases["conversations"], application="tests", pool_size=1)
     async with engine.connect():
         with pytest.raises(Unavailable):
@@ -141,8 +139,8 @@ async def test_a_database_without_tables_says_how_to_create_them(postgres: Serve
 async def test_a_broken_connection_in_the_pool_is_replaced(
     databases: dict[str, str], conversations: SessionFactory, monkeypatch: pytest.MonkeyPatch, trusted: float
 ) -> None:
-    monkeypatch.setattr(database, "TRUSTED_IDLE", trusted)
-    engine = database.create_engine(databases["conversations"], application="tests", pool_size=1)
+    monkeypatch.setattr("shared.database.engine.TRUSTED_IDLE", trusted)
+    engine = create_engine(databases["conversations"], application="tests", pool_size=1)
     async with engine.connect() as connection:
         pid = await connection.scalar(text("select pg_backend_pid()"))
     async with conversations() as session:
@@ -198,8 +196,8 @@ async def test_a_connection_that_the_network_dropped_is_given_up_and_replaced(da
 async def test_a_dead_idle_connection_is_detected_faster_than_by_the_command_timeout(
     databases: dict[str, str], monkeypatch: pytest.MonkeyPatch
 ) -> None:
-    monkeypatch.setattr(database, "TRUSTED_IDLE", 0.0)
-    monkeypatch.setattr(database, "PING_TIMEOUT", 0.2)
+    monkeypatch.setattr("shared.database.engine.TRUSTED_IDLE", 0.0)
+    monkeypatch.setattr("shared.database.engine.PING_TIMEOUT", 0.2)
     url = make_url(databases["conversations"])
     link = Link("test", url.port or 0, random.Random(1))
     async with proxied(link):

@@ -8,7 +8,7 @@ from typing import Any
 
 import pytest
 
-from shared.jwks import SEARCH_AFTER, ProviderKeys
+from shared.auth.jwks import SEARCH_AFTER, ProviderKeys
 from shared.problems import Unavailable
 from tests.helpers.identity_provider import Provider, private_key, public_jwk, respond, running_provider
 from tests.helpers.waiting import eventually

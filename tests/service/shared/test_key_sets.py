@@ -6,8 +6,8 @@ import pytest
 from cryptography.hazmat.primitives.asymmetric import ed448, rsa
 from jwt.algorithms import ECAlgorithm, OKPAlgorithm, RSAAlgorithm
 
-from shared.auth import verify_token
-from shared.jwks import ProviderKeys
+from shared.auth.jwks import ProviderKeys
+from shared.auth.tokens import verify_token
 from shared.problems import TokenRefused
 from shared.settings import TokenSettings
 from tests.helpers.identity_provider import (

@@ -14,8 +14,8 @@ from sqlalchemy import Engine, event
 
 from deploy.cli import SERVICES
 from deploy.local.postgres import Server
-from shared import migrations
-from shared.migrations import migration_config, upgrade
+from shared.database import migrations
+from shared.database.migrations import migration_config, upgrade
 from tests.helpers.waiting import eventually
 
 BROKEN = """

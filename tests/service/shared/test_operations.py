@@ -4,7 +4,7 @@ import httpx2
 import pytest
 from starlette.applications import Starlette
 
-from shared.processes import operations_routes
+from shared.process.running import operations_routes
 
 
 @pytest.mark.parametrize(

@@ -11,10 +11,10 @@ from sqlalchemy import text
 
 from deploy.local.ports import free_ports
 from deploy.local.postgres import Server
-from shared.database import create_engine
-from shared.database_errors import READ_ONLY
-from shared.primary import primary_connector
-from shared.readiness import database_fault
+from shared.database.engine import create_engine
+from shared.database.errors import READ_ONLY
+from shared.database.primary import primary_connector
+from shared.database.readiness import database_fault
 
 
 @pytest.fixture

@@ -11,7 +11,7 @@ from services.conversations.app import create_app as create_conversations_app
 from services.conversations.settings import ApiSettings as ConversationsSettings
 from services.notifications.app import create_app as create_notifications_app
 from services.notifications.settings import ApiSettings as NotificationsSettings
-from shared.database import SessionFactory
+from shared.database.transactions import SessionFactory
 from tests.helpers.identity_provider import ALGORITHMS, Provider, claims, private_key, signed
 from tests.helpers.waiting import eventually
 from tests.service.conftest import SECRET

@@ -9,9 +9,9 @@ from prometheus_client import generate_latest
 from redis import Redis
 from structlog.testing import capture_logs
 
-from shared.broker import EMAILS_QUEUE, EVENTS_QUEUE, create_celery
-from shared.broker_status import Fault, Reason
-from shared.publisher import EMAILS_LIMIT, EVENTS_LIMIT, BrokerState, Publisher
+from shared.broker.celery_app import EMAILS_QUEUE, EVENTS_QUEUE, create_celery
+from shared.broker.publisher import EMAILS_LIMIT, EVENTS_LIMIT, BrokerState, Publisher
+from shared.broker.status import Fault, Reason
 from tests.helpers.amqp_peer import amqp_peer
 from tests.service.helpers.event_factory import posted
 from tests.service.helpers.valkey_process import Valkey

@@ -18,20 +18,20 @@ from services.conversations.app import create_app as create_conversations_app
 from services.conversations.settings import ApiSettings as ConversationsSettings
 from services.notifications.app import create_app as create_notifications_app
 from services.notifications.settings import ApiSettings as NotificationsSettings
-from shared.database import (
+from shared.database.engine import create_engine
+from shared.database.errors import NOT_MIGRATED, READ_ONLY, is_outage
+from shared.database.migrations import migration_config, upgrade
+from shared.database.readiness import database_fault, newest_version, wait_for_database
+from shared.database.transactions import (
     ConnectionProvider,
     SessionFactory,
     connection_provider,
-    create_engine,
     create_sessions,
     driver_connection,
     request_transaction,
     transaction,
 )
-from shared.database_errors import NOT_MIGRATED, READ_ONLY, is_outage
-from shared.migrations import migration_config, upgrade
 from shared.problems import Unavailable
-from shared.readiness import database_fault, newest_version, wait_for_database
 from tests.helpers.waiting import eventually
 from tests.service.conftest import SECRET, As
 from tests.service.helpers.callers import Caller, problem

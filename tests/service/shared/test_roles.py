@@ -7,7 +7,7 @@ import pytest
 
 from deploy.cli import SERVICES
 from deploy.local.postgres import OWNER, Server, create_databases
-from shared.migrations import upgrade
+from shared.database.migrations import upgrade
 from shared.settings import SettingsError
 from tests.service.conftest import DATABASES
 

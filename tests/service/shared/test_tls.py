@@ -17,9 +17,9 @@ from deploy.local.valkey import url as valkey_url
 from deploy.local.valkey import valkey
 from services.conversations.realtime.log_notify import LOG_GROWN, Listener, Notifier
 from services.conversations.settings import StoreSettings
-from shared.broker import create_celery
-from shared.database import create_engine
-from shared.readiness import database_fault
+from shared.broker.celery_app import create_celery
+from shared.database.engine import create_engine
+from shared.database.readiness import database_fault
 from shared.settings import SettingsError, read_settings
 from tests.helpers.authority import Authority, tls_front
 from tests.helpers.waiting import eventually

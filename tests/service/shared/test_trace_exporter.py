@@ -5,9 +5,9 @@ from uuid import uuid4
 
 import pytest
 
+from shared.observability.trace_exporter import TraceExporter
+from shared.observability.tracing import SpanName, configure_tracing, span_start, trace_ids
 from shared.settings import Settings, SettingsError
-from shared.trace_exporter import TraceExporter
-from shared.tracing import SpanName, configure_tracing, span_start, trace_ids
 from tests.helpers.trace_collector import trace_collector
 
 MESSAGES = 200
@@ -45,7 +45,7 @@ def test_a_request_that_failed_is_an_error_of_its_own_trace() -> None:
 
 
 def test_without_the_extra_the_process_says_what_to_install(monkeypatch: pytest.MonkeyPatch) -> None:
-    monkeypatch.delitem(sys.modules, "shared.trace_exporter")
+    monkeypatch.delitem(sys.modules, "shared.observability.trace_exporter")
     monkeypatch.setitem(sys.modules, "opentelemetry.sdk.resources", None)
 
     with pytest.raises(SettingsError, match=r"CHATS_TRACES_URL needs opentelemetry\.sdk.*traces"):

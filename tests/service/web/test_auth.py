@@ -18,9 +18,9 @@ from services.conversations.privacy.erasure import delete_user
 from services.conversations.rules import Side
 from services.conversations.settings import ApiSettings
 from services.conversations.web.auth import AdminContext, CustomerContext, PageContext
-from shared.auth import issue_session_token
-from shared.database import SessionFactory, driver_connection, transaction
-from shared.principal import Principal
+from shared.auth.principal import Principal
+from shared.auth.tokens import issue_session_token
+from shared.database.transactions import SessionFactory, driver_connection, transaction
 from shared.problems import Unauthenticated
 from shared.settings import Role, TokenSettings
 from tests.helpers.waiting import eventually

@@ -9,7 +9,7 @@ import pytest
 
 from services.conversations.app import create_app
 from services.conversations.settings import ApiSettings
-from shared.database import SessionFactory
+from shared.database.transactions import SessionFactory
 from tests.service.conftest import SECRET
 from tests.service.helpers.browser import HOST, Browser, store_token
 from tests.service.helpers.connected import connect

@@ -6,7 +6,7 @@ from uuid import uuid4
 import httpx2
 import pytest
 
-from shared.database import SessionFactory
+from shared.database.transactions import SessionFactory
 from tests.service.helpers.browser import Browser
 from tests.service.helpers.callers import Caller, logged
 from tests.service.helpers.html import Page

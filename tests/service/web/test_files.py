@@ -8,8 +8,8 @@ import pytest
 from services.conversations.attachments.file_store import FileStore
 from services.conversations.attachments.picture_process import PictureProcess
 from services.conversations.attachments.thumbnails import make_next_thumbnail
-from shared.body_size import MAX_BODY_BYTES
-from shared.database import SessionFactory
+from shared.api.body_size import MAX_BODY_BYTES
+from shared.database.transactions import SessionFactory
 from tests.helpers.awkward_files import picture
 from tests.service.attachments.test_uploading import application, rows, set_settings
 from tests.service.helpers.browser import HOST, Browser

@@ -10,7 +10,7 @@ from sqlalchemy.ext.asyncio import AsyncEngine
 
 from services.conversations.models import Conversation
 from services.conversations.rules import Status
-from shared.database import SessionFactory, transaction
+from shared.database.transactions import SessionFactory, transaction
 from tests.service.helpers.browser import Browser
 from tests.service.helpers.callers import ORDER, UNKNOWN_ID, Caller
 from tests.service.helpers.html import Element, Page

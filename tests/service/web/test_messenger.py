@@ -12,7 +12,7 @@ import pytest
 from services.conversations.app import create_app
 from services.conversations.settings import ApiSettings
 from services.conversations.web.assets import EMBED, embedded_script
-from shared.database import SessionFactory
+from shared.database.transactions import SessionFactory
 from tests.service.conftest import SECRET
 from tests.service.helpers.browser import HOST, Browser, store_token
 from tests.service.helpers.callers import UNKNOWN_ID, problem

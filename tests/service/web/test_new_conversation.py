@@ -7,7 +7,7 @@ import pytest
 from sqlalchemy import insert
 
 from services.conversations.models import User
-from shared.database import SessionFactory, transaction
+from shared.database.transactions import SessionFactory, transaction
 from tests.service.helpers.browser import Browser
 from tests.service.helpers.callers import ORDER, Caller
 from tests.service.helpers.html import Page

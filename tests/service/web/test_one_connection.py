@@ -7,7 +7,8 @@ import httpx2
 import pytest
 from fastapi import FastAPI
 
-from shared.database import create_engine, create_sessions
+from shared.database.engine import create_engine
+from shared.database.transactions import create_sessions
 from tests.service.helpers.browser import HOST, Browser
 from tests.service.helpers.callers import Caller
 from tests.service.helpers.connected import connect

@@ -11,7 +11,7 @@ from sqlalchemy import text
 from services.conversations.emails.status import write_statuses
 from services.conversations.rules import Status
 from services.notifications.rules import EmailState, Reason
-from shared.database import SessionFactory, transaction
+from shared.database.transactions import SessionFactory, transaction
 from shared.notifications_feed import EmailStatus
 from tests.service.helpers.browser import Browser
 from tests.service.helpers.callers import ORDER, UNKNOWN_ID, Caller

@@ -8,7 +8,7 @@ from sqlalchemy import text
 
 from services.conversations.app import create_app
 from services.conversations.settings import ApiSettings
-from shared.database import SessionFactory, transaction
+from shared.database.transactions import SessionFactory, transaction
 from tests.service.conftest import SECRET
 from tests.service.helpers.browser import HOST, Browser, store_token
 from tests.service.helpers.callers import Caller

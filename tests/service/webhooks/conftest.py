@@ -14,7 +14,7 @@ from services.conversations.event_log.sequencer import number_events
 from services.conversations.rules import WebhookType
 from services.conversations.webhooks.dispatcher import Dispatcher
 from services.conversations.webhooks.sending import Sender
-from shared.database import SessionFactory, connection_provider, transaction
+from shared.database.transactions import SessionFactory, connection_provider, transaction
 from tests.helpers.waiting import eventually
 from tests.helpers.webhook_receiver import Receiver, webhook_receiver
 from tests.service.helpers.callers import Caller

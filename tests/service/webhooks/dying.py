@@ -12,9 +12,10 @@ from collections.abc import Callable
 
 from services.conversations.webhooks.dispatcher import Dispatcher
 from services.conversations.webhooks.sending import Sender
-from shared import failpoints
-from shared.database import connection_provider, create_engine, create_sessions
-from shared.observability import configure_logging
+from shared.database.engine import create_engine
+from shared.database.transactions import connection_provider, create_sessions
+from shared.observability.logs import configure_logging
+from shared.process import failpoints
 
 
 def main(url: str) -> None:

@@ -14,7 +14,7 @@ from services.conversations.webhooks.log_reader import read_round
 from services.conversations.webhooks.results import Claimed, Result, record_results
 from services.conversations.webhooks.sending import Outcome
 from services.conversations.webhooks.signing import sign
-from shared.database import connection_provider, transaction
+from shared.database.transactions import connection_provider, transaction
 from tests.helpers.waiting import eventually
 from tests.helpers.webhook_receiver import Answer, Received
 from tests.service.helpers.callers import Caller

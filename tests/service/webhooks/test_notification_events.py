@@ -8,7 +8,7 @@ from sqlalchemy import text
 
 from services.conversations.emails.follower import follow_round
 from services.conversations.webhooks.notification_events import add_failed_emails, add_notifications
-from shared.database import transaction
+from shared.database.transactions import transaction
 from shared.notifications_feed import EmailStatus, NotificationCreated
 from tests.helpers.smtp_server import smtp_server
 from tests.helpers.webhook_receiver import Answer

@@ -35,10 +35,11 @@ from services.notifications.delivery import claiming as mail_claims
 from services.notifications.delivery import sender
 from services.notifications.settings import ApiSettings as NotificationsSettings
 from services.notifications.tasks import register_tasks
-from shared.auth import issue_token
-from shared.broker import EVENTS_QUEUE, SEND_EMAILS, create_celery
-from shared.database import create_engine, create_sessions
-from shared.publisher import Publisher
+from shared.auth.tokens import issue_token
+from shared.broker.celery_app import EVENTS_QUEUE, SEND_EMAILS, create_celery
+from shared.broker.publisher import Publisher
+from shared.database.engine import create_engine
+from shared.database.transactions import create_sessions
 from tests.service.helpers.connected import connect
 from tests.system.crash import replies
 from tests.system.crash.points import Fuse, Point

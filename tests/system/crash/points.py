@@ -16,7 +16,7 @@ import asyncpg
 from sqlalchemy import Connection, Engine, event
 from sqlalchemy.orm import Session
 
-from shared import failpoints
+from shared.process import failpoints
 
 ROOT = Path(__file__).parents[3]
 APPLICATION = "crash-"  # how the names of the processes' connections begin

@@ -22,7 +22,8 @@ from services.notifications.inbound.reply_content import Store
 from services.notifications.inbound.server import InboundServer, Receiver
 from services.notifications.mail.listen_url import Listen
 from services.notifications.mail.reply_addresses import make_bounce_address, make_reply_address
-from shared.database import connection_provider, create_engine, create_sessions, transaction
+from shared.database.engine import create_engine
+from shared.database.transactions import connection_provider, create_sessions, transaction
 from tests.system.crash.points import Fuse
 from tests.system.crash.world import INBOUND_DOMAIN, SECRET, Outside, World
 

@@ -25,8 +25,8 @@ from services.conversations.emails import follower
 from services.conversations.models import AuditEntry
 from services.conversations.models import Base as ConversationsBase
 from services.notifications.models import Base as NotificationsBase
-from shared.broker import EVENTS_QUEUE, create_celery
-from shared.migrations import upgrade
+from shared.broker.celery_app import EVENTS_QUEUE, create_celery
+from shared.database.migrations import upgrade
 from tests.helpers.smtp_server import ReceivedEmail, Script, SmtpServer, smtp_server
 from tests.helpers.waiting import eventually
 from tests.system.crash import actors, replies

@@ -16,7 +16,7 @@ from deploy.local import postgres
 from deploy.local.ports import free_ports
 from deploy.local.postgres import OWNER, Server
 from deploy.local.processes import end, spawn
-from shared.migrations import upgrade
+from shared.database.migrations import upgrade
 from tests.helpers.waiting import eventually
 
 DATABASES = ("conversations", "notifications")

@@ -30,7 +30,7 @@ MODULES = (
     "services.notifications.inbound_process",
     "services.notifications.sweeper",
     "services.notifications.worker",
-    "shared.migrations",
+    "shared.database.migrations",
 )
 """What processes import, also when a command is called."""
 

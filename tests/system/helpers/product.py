@@ -18,7 +18,7 @@ from deploy.local.ports import free_ports
 from deploy.local.processes import Child, Spawn, spawn
 from deploy.local.proxy import proxy
 from deploy.local.readiness import answers_ok
-from shared.auth import issue_token
+from shared.auth.tokens import issue_token
 from shared.settings import TokenSettings
 from tests.system.helpers.cluster import DATABASES, PASSWORDS, migrated_files
 from tests.system.helpers.processes import Processes, at_once, without_settings

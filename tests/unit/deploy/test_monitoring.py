@@ -15,7 +15,7 @@ from services.conversations.reports import facts
 from services.conversations.search import indexer
 from services.conversations.webhooks import log_reader
 from services.notifications import metrics
-from shared.clock_skew import MAX_SKEW
+from shared.database.clock_skew import MAX_SKEW
 from tests.helpers.monitoring import MONITORING, alert_rules, dashboards, expressions, read_yaml, scrape_jobs, selectors
 from tests.system.helpers.product import PROCESSES
 

@@ -7,8 +7,8 @@ import pytest
 import redis.exceptions as redis
 from kombu.exceptions import OperationalError
 
-from shared.broker_faults import BrokerBlockedError, describe_error, is_broker_error
-from shared.broker_status import Reason
+from shared.broker.faults import BrokerBlockedError, describe_error, is_broker_error
+from shared.broker.status import Reason
 
 
 @pytest.mark.parametrize(

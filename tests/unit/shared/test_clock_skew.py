@@ -5,7 +5,7 @@ from datetime import UTC, datetime, timedelta
 import pytest
 from structlog.testing import capture_logs
 
-from shared.clock_skew import ClockSkewMonitor, measure_skew
+from shared.database.clock_skew import ClockSkewMonitor, measure_skew
 
 NOON = datetime(2026, 1, 2, 12, tzinfo=UTC)
 

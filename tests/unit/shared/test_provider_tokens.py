@@ -11,11 +11,11 @@ import jwt
 import pytest
 from cryptography.hazmat.primitives.serialization import Encoding, PublicFormat
 
-from shared.auth import verify_session_token, verify_token
-from shared.principal import Principal
+from shared.auth.claims import put_claim
+from shared.auth.principal import Principal
+from shared.auth.tokens import verify_session_token, verify_token
 from shared.problems import TokenRefused, Unauthenticated
 from shared.settings import Role, SettingsError, TokenSettings
-from shared.token_claims import put_claim
 from tests.helpers.identity_provider import ALGORITHMS, forged, private_key, public_jwk, signed
 
 SECRET = "a secret for tests, of 32 bytes or more"

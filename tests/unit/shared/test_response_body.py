@@ -18,8 +18,8 @@ from services.conversations.api.response_schemas import (
     UserOut,
 )
 from services.conversations.rules import Side, Status
+from shared.api.response_body import write_json
 from shared.paging import Page
-from shared.response_body import write_json
 
 TEXT = st.text(st.characters(exclude_categories=["Cs"]))
 MAYBE = st.none() | TEXT

@@ -4,7 +4,7 @@ import asyncio
 
 import pytest
 
-from shared.stopping import cancel_all, pause
+from shared.process.stopping import cancel_all, pause
 
 
 @pytest.mark.parametrize("turns", range(4))

@@ -8,8 +8,8 @@ from hypothesis import given
 from hypothesis import settings as playing
 from hypothesis import strategies as st
 
-from shared.auth import issue_session_token, issue_token, verify_session_token, verify_token
-from shared.principal import Principal
+from shared.auth.principal import Principal
+from shared.auth.tokens import issue_session_token, issue_token, verify_session_token, verify_token
 from shared.problems import TokenRefused, Unauthenticated
 from shared.settings import Role, TokenSettings
 

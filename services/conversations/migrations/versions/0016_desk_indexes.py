@@ -4,7 +4,7 @@ from collections.abc import Sequence
 
 from alembic import op
 
-from shared.migrations import LOCK_TIMEOUT
+from shared.database.migrations import LOCK_TIMEOUT
 
 revision: str = "0016"
 down_revision: str | None = "0015"

@@ -5,7 +5,7 @@ from collections.abc import Sequence
 import sqlalchemy as sa
 from alembic import op
 
-from shared.migrations import LOCK_TIMEOUT
+from shared.database.migrations import LOCK_TIMEOUT
 
 revision: str = "0028"
 down_revision: str | None = "0027"

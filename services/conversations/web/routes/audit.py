@@ -12,10 +12,10 @@ from services.conversations.audit.queries import AuditRow, list_entries, load_na
 from services.conversations.rules import ActorRole, AuditAction
 from services.conversations.web.auth import AdminContext
 from services.conversations.web.rendering import AUDIT_ROOT, PageRoute, add_slash, pages_of
-from shared.auth import check_permission
-from shared.database import driver_connection
-from shared.dependencies import Cursor, DbSession
-from shared.principal import Permission
+from shared.api.dependencies import Cursor, DbSession
+from shared.auth.principal import Permission
+from shared.auth.tokens import check_permission
+from shared.database.transactions import driver_connection
 
 PAGE = 50  # entries on a page
 

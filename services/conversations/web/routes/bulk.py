@@ -20,8 +20,8 @@ from services.conversations.web.auth import AdminSubmission
 from services.conversations.web.forms import parse_ids
 from services.conversations.web.inbox_query import ListQuery
 from services.conversations.web.rendering import ADMIN_ROOT, PageRoute, redirect
-from shared.database import driver_connection
-from shared.dependencies import DbSession
+from shared.api.dependencies import DbSession
+from shared.database.transactions import driver_connection
 from shared.problems import Invalid
 
 router = APIRouter(prefix=ADMIN_ROOT.rstrip("/"), route_class=PageRoute, include_in_schema=False)

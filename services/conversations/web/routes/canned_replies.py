@@ -14,8 +14,8 @@ from services.conversations.errors import ShortcutTaken
 from services.conversations.web.auth import AdminContext, AdminSubmission, PageContext
 from services.conversations.web.forms import Form, new_form, read_form
 from services.conversations.web.rendering import ADMIN_ROOT, PageRoute, pages_of, redirect
-from shared.database import driver_connection
-from shared.dependencies import Cursor, DbSession
+from shared.api.dependencies import Cursor, DbSession
+from shared.database.transactions import driver_connection
 from shared.problems import NotFound
 
 PAGE = 50  # replies on a page

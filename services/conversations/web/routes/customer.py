@@ -23,8 +23,8 @@ from services.conversations.web.rate_limiting import ConversationRefusal, Messag
 from services.conversations.web.rendering import CUSTOMER_ROOT, PageRoute, add_slash, customer_root, pages_of, redirect
 from services.conversations.web.searching import Result, search
 from services.conversations.web.thread_view import ThreadPage
-from shared.database import driver_connection
-from shared.dependencies import Cursor, DbSession
+from shared.api.dependencies import Cursor, DbSession
+from shared.database.transactions import driver_connection
 from shared.problems import Invalid
 from shared.text import Text
 

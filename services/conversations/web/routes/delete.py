@@ -15,10 +15,10 @@ from services.conversations.rules import BULK_LIMIT, DELETABLE
 from services.conversations.web.auth import AdminContext, AdminSubmission, PageContext
 from services.conversations.web.forms import parse_ids
 from services.conversations.web.rendering import ADMIN_ROOT, PageRoute, pages_of, redirect
-from shared.auth import check_permission
-from shared.database import driver_connection
-from shared.dependencies import DbSession
-from shared.principal import Permission
+from shared.api.dependencies import DbSession
+from shared.auth.principal import Permission
+from shared.auth.tokens import check_permission
+from shared.database.transactions import driver_connection
 from shared.problems import NotFound
 
 router = APIRouter(prefix=ADMIN_ROOT.rstrip("/"), route_class=PageRoute, include_in_schema=False)

@@ -25,7 +25,7 @@ from services.conversations.web.forms import Translate, form_of, known_key, new_
 from services.conversations.web.inbox_query import InboxQuery, ListQuery
 from services.conversations.web.rendering import ADMIN_ROOT, PageRoute, pages_of, redirect
 from services.conversations.web.routes.thread import show_thread
-from shared.dependencies import DbSession
+from shared.api.dependencies import DbSession
 from shared.problems import Invalid
 
 B = TypeVar("B", bound=BaseModel)

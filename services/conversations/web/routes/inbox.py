@@ -18,8 +18,9 @@ from services.conversations.web.auth import AdminContext
 from services.conversations.web.inbox_query import InboxQuery, ListQuery
 from services.conversations.web.rendering import ADMIN_ROOT, PageRoute, add_slash, pages_of, redirect
 from services.conversations.web.searching import Result, search
-from shared.database import Driver, driver_connection
-from shared.dependencies import DbSession
+from shared.api.dependencies import DbSession
+from shared.database.engine import Driver
+from shared.database.transactions import driver_connection
 
 PAGE = 25  # conversations on a page
 CHOICES = 20  # customers to choose from

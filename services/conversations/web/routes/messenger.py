@@ -19,10 +19,10 @@ from services.conversations.web.routes.session import (
     verify_sign_in,
     with_cookie,
 )
-from shared.auth import SessionToken
-from shared.cookies import is_own_origin
-from shared.database import driver_connection
-from shared.dependencies import DbSession
+from shared.api.dependencies import DbSession
+from shared.auth.cookies import is_own_origin
+from shared.auth.tokens import SessionToken
+from shared.database.transactions import driver_connection
 from shared.problems import CsrfFailed, Forbidden, Unauthenticated
 from shared.settings import Role
 

@@ -19,8 +19,8 @@ from services.conversations.web.form_files import kept_files, with_files
 from services.conversations.web.forms import Form, new_form, read_form
 from services.conversations.web.rate_limiting import AdminConversationRefusal
 from services.conversations.web.rendering import ADMIN_ROOT, PageRoute, pages_of, redirect
-from shared.database import driver_connection
-from shared.dependencies import Cursor, DbSession
+from shared.api.dependencies import Cursor, DbSession
+from shared.database.transactions import driver_connection
 from shared.problems import Invalid
 from shared.text import Text
 

@@ -8,12 +8,12 @@ from services.conversations.event_log import reader, retention, sequencer
 from services.conversations.messaging import erasure_batches
 from services.conversations.web.auth import AdminContext
 from services.conversations.web.rendering import OPERATIONS_ROOT, PageRoute, add_slash, pages_of
-from shared.auth import check_permission
-from shared.broker_reports import FRESH, read_reports
-from shared.dependencies import DbSession
+from shared.api.dependencies import DbSession
+from shared.auth.principal import Permission
+from shared.auth.tokens import check_permission
+from shared.broker.reports import FRESH, read_reports
 from shared.event_log.reading import read_lags
 from shared.event_log.retention import oldest_age
-from shared.principal import Permission
 
 DAY = 24 * 3600  # seconds
 

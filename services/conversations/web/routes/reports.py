@@ -15,10 +15,10 @@ from services.conversations.reports.numbers import ERROR_PERCENT, By, Report, Sp
 from services.conversations.web.auth import AdminContext, PageContext
 from services.conversations.web.charts import Chart, count_chart, duration_chart
 from services.conversations.web.rendering import REPORTS_ROOT, PageRoute, add_slash, pages_of
-from shared.auth import check_permission
-from shared.database import driver_connection
-from shared.dependencies import DbSession
-from shared.principal import Permission
+from shared.api.dependencies import DbSession
+from shared.auth.principal import Permission
+from shared.auth.tokens import check_permission
+from shared.database.transactions import driver_connection
 from shared.problems import Invalid
 
 RANGES = (7, 30, 90, 365)  # days up to today, as links

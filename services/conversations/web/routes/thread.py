@@ -26,8 +26,8 @@ from services.conversations.web.inbox_query import InboxQuery, ListQuery
 from services.conversations.web.rate_limiting import EditRefusal
 from services.conversations.web.rendering import ADMIN_ROOT, PageRoute, pages_of, redirect
 from services.conversations.web.thread_view import ThreadPage
-from shared.database import driver_connection
-from shared.dependencies import Cursor, DbSession
+from shared.api.dependencies import Cursor, DbSession
+from shared.database.transactions import driver_connection
 from shared.problems import Invalid
 
 OTHERS = 5  # other conversations of the customer

@@ -22,9 +22,9 @@ from services.conversations.web.forms import Form, known_key, new_form, read_for
 from services.conversations.web.rendering import WEBHOOKS_ROOT, PageRoute, add_slash, pages_of, redirect
 from services.conversations.webhooks import deliveries, registry
 from services.conversations.webhooks.housekeeping import KEPT_DAYS
-from shared.auth import check_permission
-from shared.dependencies import Cursor, DbSession
-from shared.principal import Permission, Principal
+from shared.api.dependencies import Cursor, DbSession
+from shared.auth.principal import Permission, Principal
+from shared.auth.tokens import check_permission
 from shared.problems import Invalid, NotFound
 
 PAGE = 50  # deliveries on a page

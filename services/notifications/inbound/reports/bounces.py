@@ -21,8 +21,8 @@ from services.notifications.inbound.reports.bounce_rules import judge
 from services.notifications.inbound.reports.complaints import find_complained, is_complaint, is_feedback, unsubscribe
 from services.notifications.inbound.reports.delivery_reports import Action, DeliveryReport, read_report
 from services.notifications.inbound.reports.report_parts import read_parts
-from shared.database import Driver
-from shared.failpoints import failpoint
+from shared.database.engine import Driver
+from shared.process.failpoints import failpoint
 
 VALID_DAYS: Final = 30  # after the last attempt; mail servers give up after five to seven
 

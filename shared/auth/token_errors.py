@@ -5,7 +5,7 @@ from typing import Any, Final
 import jwt
 from jwt.exceptions import InvalidSubjectError
 
-from shared.jwks import ALGORITHMS, read_header
+from shared.auth.jwks import ALGORITHMS, read_header
 from shared.problems import TokenRefused
 from shared.settings import TokenSettings
 

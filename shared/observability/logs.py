@@ -18,7 +18,7 @@ import structlog
 from prometheus_client import Counter, Histogram
 from starlette.types import ASGIApp, Message, Receive, Scope, Send
 
-from shared.tracing import begin_request
+from shared.observability.tracing import begin_request
 
 REQUEST_ID = b"x-request-id"
 QUIET_ROUTES = {"/healthz", "/readyz", "/metrics", "/internal/events"}  # polled by machines

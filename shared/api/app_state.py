@@ -7,11 +7,11 @@ from typing import TYPE_CHECKING, cast
 if TYPE_CHECKING:  # these modules use this one
     from starlette.requests import HTTPConnection
 
-    from shared.aliases import Aliases
-    from shared.auth import SessionToken, VerifiedTokens
-    from shared.database import ConnectionProvider, SessionFactory
-    from shared.jwks import ProviderKeys
-    from shared.principal import Principal
+    from shared.auth.aliases import Aliases
+    from shared.auth.jwks import ProviderKeys
+    from shared.auth.principal import Principal
+    from shared.auth.tokens import SessionToken, VerifiedTokens
+    from shared.database.transactions import ConnectionProvider, SessionFactory
     from shared.settings import TokenSettings
 
 

@@ -17,7 +17,7 @@ from uuid import UUID
 from shared.settings import Settings, SettingsError
 
 if TYPE_CHECKING:  # an optional extra, which takes time and memory to import
-    from shared.trace_exporter import TraceExporter
+    from shared.observability.trace_exporter import TraceExporter
 
 _exporter: "TraceExporter | None" = None
 _request_messages: ContextVar[list[UUID] | None] = ContextVar("request_messages", default=None)
@@ -43,7 +43,7 @@ def configure_tracing(process: str, settings: Settings) -> None:
     if settings.traces_url is None:
         return
     try:
-        from shared.trace_exporter import TraceExporter  # noqa: PLC0415 - an optional extra
+        from shared.observability.trace_exporter import TraceExporter  # noqa: PLC0415 - an optional extra
     except ModuleNotFoundError as error:
         msg = f'CHATS_TRACES_URL needs {error.name}: install the extra, for example with pip install ".[traces]"'
         raise SettingsError(msg) from None

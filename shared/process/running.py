@@ -23,10 +23,10 @@ from starlette.responses import JSONResponse, PlainTextResponse, Response
 from starlette.routing import Route
 from starlette.types import ASGIApp, Message, Receive, Scope, Send
 
-from shared.ending import arm_shutdown_deadline, leave, leave_soon
-from shared.headers import SecureHeaders
-from shared.stacks import stacks_of_tasks
-from shared.stopping import cancel_all
+from shared.api.headers import SecureHeaders
+from shared.process.ending import arm_shutdown_deadline, leave, leave_soon
+from shared.process.stacks import stacks_of_tasks
+from shared.process.stopping import cancel_all
 
 GRACE = 20  # seconds for running requests and work after SIGTERM
 OPERATIONS_GRACE = 1  # seconds for requests for health and metrics, when the work has ended

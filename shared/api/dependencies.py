@@ -10,13 +10,13 @@ from fastapi import Depends, Header, Query, Request
 from fastapi.security import HTTPBearer
 from sqlalchemy.ext.asyncio import AsyncSession
 
-from shared.app_state import app_state
-from shared.auth import authenticate_session_token, authenticate_token
-from shared.cookies import CSRF_HEADER, SAFE_METHODS, check_csrf, read_cookie
-from shared.database import RolledBack, request_transaction
-from shared.database_errors import is_retryable_rollback
+from shared.api.app_state import app_state
+from shared.auth.cookies import CSRF_HEADER, SAFE_METHODS, check_csrf, read_cookie
+from shared.auth.principal import Principal
+from shared.auth.tokens import authenticate_session_token, authenticate_token
+from shared.database.errors import is_retryable_rollback
+from shared.database.transactions import RolledBack, request_transaction
 from shared.paging import MAX_LIMIT
-from shared.principal import Principal
 from shared.problems import Forbidden, TokenRefused, Unauthenticated, Unavailable
 from shared.settings import Role
 

@@ -8,10 +8,10 @@ import structlog
 from sqlalchemy import text
 from sqlalchemy.ext.asyncio import AsyncEngine
 
-from shared.clock_skew import ClockSkewMonitor, measure_skew
-from shared.database import CONNECT_TIMEOUT, replace_connections
-from shared.database_errors import DATABASE_ERRORS, NOT_MIGRATED, READ_ONLY, describe
-from shared.primary import REFUSES_WRITES
+from shared.database.clock_skew import ClockSkewMonitor, measure_skew
+from shared.database.engine import CONNECT_TIMEOUT, replace_connections
+from shared.database.errors import DATABASE_ERRORS, NOT_MIGRATED, READ_ONLY, describe
+from shared.database.primary import REFUSES_WRITES
 
 _SERVER = text(f"select {REFUSES_WRITES}, clock_timestamp(), null")
 _MIGRATED = text(f"select {REFUSES_WRITES}, clock_timestamp(), (select max(version_num) from alembic_version)")  # noqa: S608 - a constant

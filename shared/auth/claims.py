@@ -6,8 +6,8 @@ from typing import Any, Final
 
 from pydantic import TypeAdapter, ValidationError
 
+from shared.auth.principal import UNNAMED_PERMISSIONS, Permission
 from shared.people import Address, LocaleTag, ZoneName
-from shared.principal import UNNAMED_PERMISSIONS, Permission
 from shared.problems import TokenRefused
 from shared.settings import Role, SettingsError, TokenSettings
 from shared.text import MAX_NAME, Name, cut

@@ -13,10 +13,10 @@ from alembic.runtime.environment import EnvironmentContext
 from sqlalchemy import Connection, MetaData, text
 from sqlalchemy.exc import DBAPIError, IntegrityError
 
-from shared.database import create_engine
-from shared.database_errors import sqlstate
-from shared.database_url import read_database_url
-from shared.readiness import newest_version, wait_for_server
+from shared.database.engine import create_engine
+from shared.database.errors import sqlstate
+from shared.database.readiness import newest_version, wait_for_server
+from shared.database.url import read_database_url
 from shared.settings import SettingsError
 
 log = structlog.get_logger()

@@ -7,7 +7,7 @@ from typing import Any
 
 import asyncpg
 
-from shared.database_errors import DATABASE_ERRORS, is_read_only
+from shared.database.errors import DATABASE_ERRORS, is_read_only
 
 Connect = Callable[..., Awaitable["asyncpg.Connection[Any]"]]
 

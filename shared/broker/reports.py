@@ -14,9 +14,9 @@ from sqlalchemy import func, text
 from sqlalchemy.ext.asyncio import AsyncSession
 from sqlalchemy.orm import Mapped, mapped_column
 
-from shared.broker_status import BrokerStatus
-from shared.database import SessionFactory, transaction
-from shared.stopping import pause
+from shared.broker.status import BrokerStatus
+from shared.database.transactions import SessionFactory, transaction
+from shared.process.stopping import pause
 
 INTERVAL: Final = 10.0  # seconds between reports while the status does not change
 POLL: Final = 1.0  # seconds between checks for a change

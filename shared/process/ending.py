@@ -11,8 +11,8 @@ from typing import Final, NoReturn
 
 import structlog
 
-from shared.stacks import stacks_of_tasks, stacks_of_threads
-from shared.tracing import flush_traces
+from shared.observability.tracing import flush_traces
+from shared.process.stacks import stacks_of_tasks, stacks_of_threads
 
 SHUTDOWN_DEADLINE = 25  # seconds after SIGTERM after which the kernel ends the process
 LAST_WORDS: Final = 1  # seconds before that, in which the process logs what it waits for

@@ -6,7 +6,7 @@ from collections.abc import Iterator
 from amqp import exceptions as amqp
 from redis import exceptions as redis
 
-from shared.broker_status import Fault, Reason
+from shared.broker.status import Fault, Reason
 
 MAX_REPLY = 200  # characters of the broker's own message
 

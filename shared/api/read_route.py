@@ -16,7 +16,7 @@ from starlette.responses import Response
 from starlette.routing import BaseRoute
 from starlette.types import ASGIApp, Receive, Scope, Send
 
-from shared.response_body import write_json
+from shared.api.response_body import write_json
 
 Values = dict[str, Any]
 

@@ -29,7 +29,7 @@ from opentelemetry.trace import (
 )
 from opentelemetry.trace.propagation.tracecontext import TraceContextTextMapPropagator
 
-from shared.tracing import SpanName
+from shared.observability.tracing import SpanName
 
 Ids = tuple[int, int]  # of a trace, and of its first span
 

@@ -9,7 +9,7 @@ from collections import OrderedDict
 from dataclasses import replace
 from typing import Final
 
-from shared.principal import CallerMerged, Principal
+from shared.auth.principal import CallerMerged, Principal
 
 REMEMBERED: Final = 60.0  # seconds; a database that was restored may not have the merger
 

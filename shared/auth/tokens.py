@@ -17,14 +17,8 @@ import jwt
 from pydantic import BaseModel, StringConstraints, TypeAdapter, ValidationError
 from starlette.requests import HTTPConnection
 
-from shared.app_state import app_state
-from shared.cookies import is_framed
-from shared.jwks import MAX_TOKEN
-from shared.people import MAX_ID, StoreId
-from shared.principal import Permission, Principal
-from shared.problems import Forbidden, MissingPermission, RoleWithdrawn, TokenRefused
-from shared.settings import Role, TokenSettings
-from shared.token_claims import (
+from shared.api.app_state import app_state
+from shared.auth.claims import (
     check_audience,
     find_claim,
     find_permissions,
@@ -33,7 +27,13 @@ from shared.token_claims import (
     read_permissions,
     read_profile,
 )
-from shared.token_errors import SECRETS_ALGORITHM, token_error
+from shared.auth.cookies import is_framed
+from shared.auth.jwks import MAX_TOKEN
+from shared.auth.principal import Permission, Principal
+from shared.auth.token_errors import SECRETS_ALGORITHM, token_error
+from shared.people import MAX_ID, StoreId
+from shared.problems import Forbidden, MissingPermission, RoleWithdrawn, TokenRefused
+from shared.settings import Role, TokenSettings
 
 LEEWAY = timedelta(seconds=30)
 CACHE_SECONDS = 60  # that a verified token need not be verified again

@@ -16,11 +16,11 @@ from kombu import Connection, Producer
 from prometheus_client import Gauge
 from redis.exceptions import ExecAbortError
 
-from shared.broker import EMAILS_QUEUE, EVENTS_QUEUE, SEND_EMAILS, TASKS
-from shared.broker_faults import BrokerBlockedError, describe_error
-from shared.broker_status import BrokerStatus, Fault, Reason
+from shared.broker.celery_app import EMAILS_QUEUE, EVENTS_QUEUE, SEND_EMAILS, TASKS
+from shared.broker.faults import BrokerBlockedError, describe_error
+from shared.broker.status import BrokerStatus, Fault, Reason
 from shared.events import Event
-from shared.failpoints import failpoint
+from shared.process.failpoints import failpoint
 
 # One task carries several events that were numbered together, under the id of the first: a task costs more than an
 # event. The maximum spreads a burst of events over the workers.

@@ -7,12 +7,12 @@ from typing import TYPE_CHECKING, Any, Final
 
 from starlette.types import ASGIApp, Message, Receive, Scope, Send
 
-from shared.database import ATTEMPTS, RolledBack, SessionFactory
-from shared.principal import CallerMerged
+from shared.auth.principal import CallerMerged
+from shared.database.transactions import ATTEMPTS, RolledBack, SessionFactory
 from shared.problems import Unavailable
 
 if TYPE_CHECKING:
-    from shared.app_state import AppState
+    from shared.api.app_state import AppState
 
     Settle = Callable[[SessionFactory, str], Awaitable[Any]]
 

@@ -12,8 +12,8 @@ from starlette.requests import ClientDisconnect, Request
 from starlette.routing import BaseRoute
 from starlette.types import ASGIApp, Message, Receive, Scope, Send
 
-from shared.read_route import LeanResponse, Parameter, Values
-from shared.response_body import write_json
+from shared.api.read_route import LeanResponse, Parameter, Values
+from shared.api.response_body import write_json
 
 
 class WriteFirst:

@@ -1,0 +1,1 @@
+"""Authentication: tokens, the keys that sign them, cookies, roles and permissions."""

@@ -1,0 +1,1 @@
+"""The broker: Celery's settings, publishing, faults, and reports for operators."""

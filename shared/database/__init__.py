@@ -1,0 +1,1 @@
+"""PostgreSQL: engines, transactions, migrations, readiness, errors."""
