@@ -44,6 +44,11 @@ def _text_or_files(text: str | None, info: ValidationInfo) -> str | None:
     return text
 
 
+def _blank_with_files_only(text: str | None, info: ValidationInfo) -> str | None:
+    """Accept an empty text if there are files, as if it was left out."""
+    return None if text is None else _text_or_files(text, info) or None
+
+
 def _text_unless_files(**fields: Any) -> ConfigDict:
     """Return the configuration of a message's schema, with an example. The document says when a text is required."""
     required: list[JsonValue] = [
@@ -70,8 +75,7 @@ OptionalBody = Annotated[
     MultiLine,
     StringConstraints(max_length=BODY_LENGTH),
     Field(
-        description="Plain text without NUL, trimmed like other messages. May be left out if there are attachments.",
-        validate_default=True,
+        description="Plain text without NUL, trimmed like other messages. May be left out or empty if there are files."
     ),
 ]
 Attachments = Annotated[
@@ -96,7 +100,9 @@ class CreateConversation(Request):
     subject: Subject
     order_id: StoreId | None = None
     attachments: Attachments = []
-    body: Body | None = None
+    body: OptionalBody | None = None
+
+    _reject_blank = field_validator("body", mode="after")(_blank_with_files_only)
 
 
 class AdminCreateConversation(Request):
@@ -107,7 +113,7 @@ class AdminCreateConversation(Request):
     user_id: StoreId
     subject: Subject
     attachments: Attachments = []
-    body: OptionalBody = ""
+    body: Annotated[OptionalBody, Field(validate_default=True)] = ""
     order_id: StoreId | None = None
     status: Status | None = None
 
@@ -128,7 +134,7 @@ class PostMessage(Request):
     model_config = _text_unless_files(body="Thank you!", seen_number=3)
 
     attachments: Attachments = []
-    body: OptionalBody = ""
+    body: Annotated[OptionalBody, Field(validate_default=True)] = ""
     seen_number: MessageNumber | None = None
 
     _require_text_or_files = field_validator("body", mode="after")(_text_or_files)
@@ -143,8 +149,8 @@ class EditConversation(Request):
         ChosenStatus | None,
         Field(description="`KEEP`, with a reply only, leaves the status as it is instead of `AWAITING_USER`."),
     ] = None
-    reply_body: Body | None = None
     attachments: Attachments = []
+    reply_body: OptionalBody | None = None
     seen_number: Annotated[
         MessageNumber | None,
         Field(description="The newest message on the screen: 409 `newer-messages` if the customer has written since."),
@@ -156,6 +162,8 @@ class EditConversation(Request):
             " newer messages of admins count for `seen_number` too, so that undoing a status never undoes more."
         ),
     ] = None
+
+    _reject_blank = field_validator("reply_body", mode="after")(_blank_with_files_only)
 
     @property
     def is_reply(self) -> bool:

@@ -35,18 +35,20 @@ async def test_a_message_may_be_files_alone_and_the_preview_names_the_first(anna
             assert read.status_code == 200
 
 
-async def test_every_way_to_write_takes_files(anna: Caller, sam: Caller) -> None:
+@pytest.mark.parametrize("text", [None, " "])
+async def test_every_way_to_write_takes_files(anna: Caller, sam: Caller, text: str | None) -> None:
+    body, reply_body = ({} if text is None else {name: text} for name in ("body", "reply_body"))
     file = await anna.upload(name="first.txt")
-    conversation = await anna.open(attachments=[file["id"]])
+    conversation = await anna.open(attachments=[file["id"]], **body)
     assert conversation["message_count"] == 1
     assert conversation["last_message"]["preview"] == "first.txt"
     reply = await sam.upload(name="reply.txt")
-    edited = await sam.edit(conversation["id"], attachments=[reply["id"]], status="RESOLVED")
+    edited = await sam.edit(conversation["id"], attachments=[reply["id"]], status="RESOLVED", **reply_body)
     assert (edited["status"], edited["last_message"]["preview"]) == ("RESOLVED", "reply.txt")
     both = await sam.upload(name="both.txt")
     assert (await sam.edit(conversation["id"], reply_body="See", attachments=[both["id"]]))["message_count"] == 3
     new = await sam.upload(name="new.txt")
-    started = await sam.open(user_id="anna", attachments=[new["id"]])
+    started = await sam.open(user_id="anna", attachments=[new["id"]], **body)
     assert started["last_message"]["preview"] == "new.txt"
     [posted] = (await anna.get(f"/conversations/{started['id']}/messages"))["items"]
     assert [shown["name"] for shown in posted["attachments"]] == ["new.txt"]
