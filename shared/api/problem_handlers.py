@@ -46,9 +46,16 @@ def install(app: FastAPI, render_error: RenderError | None = None) -> None:
     """Answer every error of an application with problem+json, unless `render_error` returns a response."""
     app.add_exception_handler(Problem, _answer_problem)
     app.add_exception_handler(RequestValidationError, _answer_validation)
-    app.add_exception_handler(HTTPException, _answer_http)
+    render = render_error or (lambda _, __: None)
+
+    async def answer_http(request: Request, error: Exception) -> Response:
+        assert isinstance(error, HTTPException)  # noqa: S101 - the handler's only type
+        is_unknown_path = error.status_code == HTTPStatus.NOT_FOUND
+        return (render(request, error) if is_unknown_path else None) or await _answer_http(request, error)
+
+    app.add_exception_handler(HTTPException, answer_http)
     app.add_exception_handler(ClientDisconnect, _answer_disconnected)
-    app.add_middleware(UnhandledErrorMiddleware, render_error or (lambda _, __: None))
+    app.add_middleware(UnhandledErrorMiddleware, render)
     build = app.openapi
 
     def document() -> dict[str, Any]:
@@ -121,8 +128,7 @@ def _problem(error: Problem) -> Response:
     return _response(problem_body(error.status, error.code, error.title, error.detail, **error.extra), error.headers)
 
 
-async def _answer_http(request: Request, error: Exception) -> Response:
-    assert isinstance(error, HTTPException)  # noqa: S101 - the handler's only type
+async def _answer_http(request: Request, error: HTTPException) -> Response:
     if isinstance(error.__cause__, ClientDisconnect):  # FastAPI reports it as an unreadable body
         return await _answer_disconnected(request, error)
     if error.status_code == HTTPStatus.BAD_REQUEST:  # FastAPI's status for undecodable or too deeply nested JSON

@@ -1,7 +1,9 @@
 """Which paths the proxy lets through, however they are spelled, and its own responses."""
 
 import asyncio
+from base64 import b64encode
 from collections.abc import AsyncIterator
+from hashlib import sha256
 from http import HTTPStatus
 from typing import Any
 
@@ -197,3 +199,19 @@ async def test_responses_of_the_proxy_itself_have_the_security_headers(ports: tu
         for name, value in DEFAULTS.items() | {("Strict-Transport-Security", "max-age=31536000")}:
             assert answer.count(f"\r\n{name}: {value}\r\n") == 1
         assert "Server:" not in answer
+
+
+async def test_people_get_pages_of_the_proxy_in_their_language(ports: tuple[int, int, list[str]]) -> None:
+    port, _, _ = ports
+    people = "Accept: text/html,application/xhtml+xml,*/*;q=0.8"
+    for target, language, words in (
+        ("/admin", "en-US,de;q=0.5", 'There is nothing at this address.</p>\n<a href="/">Go to your messages</a>'),
+        ("/admin", "de-AT,de", 'Unter dieser Adresse gibt es nichts.</p>\n<a href="/">Zu Ihren Nachrichten</a>'),
+        ("/notifications/preferences", "en", 'Try again.</p>\n<a href="">Try again</a>'),
+    ):
+        _, answer = await ask(port, target, "1.1", "Host: chats.test", people, f"Accept-Language: {language}")
+        head, _, page = answer.partition("\r\n\r\n")
+        assert "\r\nContent-Type: text/html; charset=utf-8\r\n" in head
+        assert words in page
+        style = page.partition("<style>")[2].partition("</style>")[0]
+        assert f"style-src 'sha256-{b64encode(sha256(style.encode()).digest()).decode()}'" in head

@@ -247,6 +247,8 @@ async def test_errors_and_unknown_paths_are_pages_too(browser: Browser, monkeypa
         (await browser.get(ROOT), 500, "Something went wrong"),
         (await browser.get(f"{ROOT}?page={'9' * 9000}"), 414, "This link doesn"),
         (await browser.get(ROOT, headers={"X-Large": "x" * 40_000}), 431, "Your browser sent too much"),
+        (await browser.get(f"{ROOT}new/what/"), 404, "Go to your messages"),
+        (await browser.get("/admin/reports/what"), 404, "Page not found"),
     ):
         assert (page.status_code, page.headers["content-type"]) == (status, "text/html; charset=utf-8")
         assert words in text_of(page)
