@@ -206,7 +206,7 @@ async def test_people_get_pages_of_the_proxy_in_their_language(ports: tuple[int,
     people = "Accept: text/html,application/xhtml+xml,*/*;q=0.8"
     for target, language, words in (
         ("/admin", "en-US,de;q=0.5", 'There is nothing at this address.</p>\n<a href="/">Go to your messages</a>'),
-        ("/admin", "de-AT,de", 'Unter dieser Adresse gibt es nichts.</p>\n<a href="/">Zu Ihren Nachrichten</a>'),
+        ("/admin", "de-AT,de", 'Diese Seite gibt es nicht.</p>\n<a href="/">Zu Ihren Nachrichten</a>'),
         ("/notifications/preferences", "en", 'Try again.</p>\n<a href="">Try again</a>'),
     ):
         _, answer = await ask(port, target, "1.1", "Host: chats.test", people, f"Accept-Language: {language}")
