@@ -40,11 +40,13 @@ class Reader:
 
     @property
     def zone_name(self) -> str:
-        """The name of the time zone: its location, or its offset if it has none."""
+        """The name of the time zone: its country, or its city where a country has several zones, or else its offset."""
         key = str(self.zone)
-        if get_global("zone_territories").get(get_global("zone_aliases").get(key, key), "ZZ") in _NO_TERRITORY:
+        territory = get_global("zone_territories").get(get_global("zone_aliases").get(key, key), "ZZ")
+        if territory in _NO_TERRITORY:
             return zone_label(self.now.astimezone(self.zone), self.locale)
-        return get_timezone_location(self.zone, locale=self.locale)
+        has_one_zone = len(get_global("territory_zones").get(territory, [])) == 1
+        return get_timezone_location(self.zone, locale=self.locale, return_city=not has_one_zone)
 
     def date_of(self, moment: dt.datetime) -> dt.date:
         """Return the date in the reader's time zone."""

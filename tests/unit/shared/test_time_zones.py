@@ -115,6 +115,7 @@ def test_a_label_states_the_offset_at_the_moment(zone: str, year: int, month: in
     [
         ("Europe/Dublin", "en", "Ireland Time"),
         ("Asia/Kathmandu", "de", "Nepal (Ortszeit)"),
+        ("Europe/Berlin", "de", "Berlin"),
         ("Etc/UTC", "de", "UTC"),
         ("UTC", "en", "UTC"),
         ("Etc/GMT+5", "en", "GMT-05:00"),  # POSIX counts westwards
@@ -122,7 +123,7 @@ def test_a_label_states_the_offset_at_the_moment(zone: str, year: int, month: in
         ("America/Coyhaique", "en", "GMT-03:00"),  # newer than CLDR's city names
     ],
 )
-def test_a_page_names_its_zone_by_its_city_or_else_by_its_offset(zone: str, locale: str, name: str) -> None:
+def test_a_page_names_its_zone_by_country_city_or_offset(zone: str, locale: str, name: str) -> None:
     language = Language(Locale.parse(locale), NullTranslations())
     assert Reader(language, ZoneInfo(zone), datetime(2026, 1, 15, tzinfo=UTC)).zone_name == name
 
