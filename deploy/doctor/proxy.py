@@ -13,7 +13,7 @@ import httpx2
 from pydantic import TypeAdapter
 
 from deploy.doctor.findings import Finding, fault, note, ok, warning
-from services.conversations.api.store_responses import ConnectionOut
+from services.conversations.api.schemas.store import ConnectionOut
 from shared.auth.tokens import issue_token, store_claims
 from shared.database.clock_skew import MAX_SKEW
 from shared.settings import Role, TokenSettings, read_settings, settings_errors

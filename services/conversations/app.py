@@ -10,7 +10,9 @@ from typing import cast
 import structlog
 from fastapi import FastAPI
 
-from services.conversations.api import (
+from services.conversations.api.docs.document import complete_document
+from services.conversations.api.docs.tags import TAGS
+from services.conversations.api.routes import (
     admin,
     attachments,
     audit,
@@ -26,9 +28,7 @@ from services.conversations.api import (
     stream,
     webhooks,
 )
-from services.conversations.api.document import complete_document
 from services.conversations.api.state import ApiState
-from services.conversations.api.tags import TAGS
 from services.conversations.attachments.file_store import open_files
 from services.conversations.audit.reads import ReadLog
 from services.conversations.event_log.append import announce_appends

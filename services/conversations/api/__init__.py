@@ -1,1 +1,1 @@
-"""The JSON API: routes by caller, request and response schemas, limits."""
+"""The JSON API: its routes, bodies and documents; posting and limits, for the pages as well."""

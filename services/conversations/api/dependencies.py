@@ -13,7 +13,7 @@ from uuid import UUID
 from fastapi import Depends, Header, Path, Query, Request, Response
 from pydantic import BaseModel, BeforeValidator
 
-from services.conversations.api.response_schemas import Viewer
+from services.conversations.api.schemas.responses import Viewer
 from services.conversations.api.state import api_state
 from services.conversations.event_log.position import encode_position
 from services.conversations.identity.access import AuthorizedReader, authorize_caller

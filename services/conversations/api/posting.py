@@ -8,7 +8,7 @@ from pydantic import BaseModel
 from sqlalchemy.ext.asyncio import AsyncSession
 
 from services.conversations.api.dependencies import via_of
-from services.conversations.api.request_schemas import AdminCreateConversation, CreateConversation, EditConversation
+from services.conversations.api.schemas.requests import AdminCreateConversation, CreateConversation, EditConversation
 from services.conversations.api.state import api_state
 from services.conversations.messaging.commands import NewConversation, create_conversation, set_status
 from services.conversations.messaging.idempotency import IdempotencyKey

@@ -10,7 +10,7 @@ from typing import Annotated, Any, TypeVar
 from fastapi import Depends, Request
 
 from services.conversations.api.dependencies import IdempotencyKeyHeader
-from services.conversations.api.request_schemas import (
+from services.conversations.api.schemas.requests import (
     AdminCreateConversation,
     CreateConversation,
     EditConversation,

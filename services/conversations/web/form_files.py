@@ -9,7 +9,7 @@ from fastapi import Request
 from pydantic import BaseModel
 from starlette.datastructures import UploadFile
 
-from services.conversations.api.response_schemas import AttachmentOut
+from services.conversations.api.schemas.responses import AttachmentOut
 from services.conversations.api.state import api_state
 from services.conversations.api.uploading import CHUNK, save_file
 from services.conversations.attachments.names import safe_name

@@ -6,7 +6,7 @@ from typing import Annotated, Any
 from fastapi import Depends, Request
 
 from services.conversations.api.rate_limiting import Writing, enforce_limits
-from services.conversations.api.request_schemas import (
+from services.conversations.api.schemas.requests import (
     AdminCreateConversation,
     CreateConversation,
     EditConversation,

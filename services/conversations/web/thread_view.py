@@ -10,8 +10,8 @@ from uuid import UUID
 from fastapi import Request
 from sqlalchemy.ext.asyncio import AsyncSession
 
-from services.conversations.api.desk_schemas import EmailOut, TimelineEntry, entry_of
-from services.conversations.api.response_schemas import MessageOut, OrderOut, Viewer
+from services.conversations.api.schemas.desk import EmailOut, TimelineEntry, entry_of
+from services.conversations.api.schemas.responses import MessageOut, OrderOut, Viewer
 from services.conversations.desk.timeline import list_entries
 from services.conversations.messaging.commands import read_conversation
 from services.conversations.messaging.queries import list_messages

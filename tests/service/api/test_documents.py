@@ -107,7 +107,7 @@ async def test_every_field_has_a_description(document: Any, notifications_api: h
         for name, schema in described["components"]["schemas"].items():
             for field, about in schema.get("properties", {}).items():
                 assert schema["title"] == name, "clients are generated with this name"
-                assert about.get("description", "").endswith("."), f"describe {name}.{field} in api/field_docs.py"
+                assert about.get("description", "").endswith("."), f"describe {name}.{field} in api/docs/fields.py"
 
 
 async def test_the_sign_in_from_the_store_is_documented(document: Any) -> None:

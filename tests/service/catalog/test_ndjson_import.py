@@ -12,7 +12,7 @@ from pydantic import TypeAdapter
 from sqlalchemy import text
 from sqlalchemy.ext.asyncio import AsyncEngine
 
-from services.conversations.api.store_responses import LineOut
+from services.conversations.api.schemas.store import LineOut
 from services.conversations.catalog.ndjson_import import BATCH, MAX_LINE, MAX_UNREADABLE
 from services.conversations.identity import sessions as browser_sessions
 from services.conversations.rules import Side

@@ -11,7 +11,7 @@ import httpx2
 import pytest
 from sqlalchemy import func, select, text, update
 
-from services.conversations.api.stream import event_renderer
+from services.conversations.api.routes.stream import event_renderer
 from services.conversations.emails import feed_client, follower, progress
 from services.conversations.emails.follower import follow_round
 from services.conversations.event_log.reader import Entry

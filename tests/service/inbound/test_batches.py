@@ -13,7 +13,7 @@ from fastapi import Request
 from sqlalchemy import text
 from sqlalchemy.ext.asyncio import AsyncEngine, async_sessionmaker
 
-from services.conversations.api import inbound, inbound_batch
+from services.conversations.api.routes import inbound, inbound_batch
 from services.notifications.inbound import calls, intake
 from services.notifications.inbound.binding import Bound, find_bound
 from services.notifications.inbound.intake import Intake, TakenIn

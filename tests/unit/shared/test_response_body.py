@@ -6,7 +6,7 @@ from hypothesis import given
 from hypothesis import strategies as st
 from pydantic import TypeAdapter
 
-from services.conversations.api.response_schemas import (
+from services.conversations.api.schemas.responses import (
     ConversationOut,
     Counts,
     LastMessage,

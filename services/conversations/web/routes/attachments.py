@@ -2,7 +2,7 @@
 
 from fastapi import APIRouter, Request, Response
 
-from services.conversations.api.attachments import AttachmentId, serve_file, serve_picture
+from services.conversations.api.routes.attachments import AttachmentId, serve_file, serve_picture
 from services.conversations.api.state import api_state
 from services.conversations.attachments.file_store import PICTURE
 from services.conversations.identity.access import AuthorizedReader

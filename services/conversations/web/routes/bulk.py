@@ -12,7 +12,7 @@ from fastapi.exceptions import RequestValidationError
 from fastapi.responses import Response
 from pydantic import TypeAdapter, ValidationError
 
-from services.conversations.api.desk_schemas import LabelName
+from services.conversations.api.schemas.desk import LabelName
 from services.conversations.desk.bulk import Assignee, BulkChange, change_conversations
 from services.conversations.messaging.queries import load_conversations
 from services.conversations.rules import BULK_LIMIT, Status

@@ -8,7 +8,7 @@ from uuid import UUID
 from fastapi import APIRouter, Path, Request
 from fastapi.responses import Response
 
-from services.conversations.api.desk_schemas import WriteCannedReply
+from services.conversations.api.schemas.desk import WriteCannedReply
 from services.conversations.desk import canned_replies
 from services.conversations.errors import ShortcutTaken
 from services.conversations.web.auth import AdminContext, AdminSubmission, PageContext

@@ -8,7 +8,7 @@ from fastapi.responses import Response
 
 from services.conversations.api.dependencies import Prefetch, viewer_of
 from services.conversations.api.posting import create_own_conversation, save
-from services.conversations.api.request_schemas import CreateConversation, PostMessage
+from services.conversations.api.schemas.requests import CreateConversation, PostMessage
 from services.conversations.errors import IdempotencyKeyReused, NewerMessages, RateLimited
 from services.conversations.messaging import listing
 from services.conversations.messaging.idempotency import IdempotencyKey

@@ -7,7 +7,7 @@ from uuid import UUID
 from fastapi import APIRouter, Query, Request
 from fastapi.responses import Response
 
-from services.conversations.api.response_schemas import UserOut
+from services.conversations.api.schemas.responses import UserOut
 from services.conversations.errors import ConversationNotClosed
 from services.conversations.messaging import commands
 from services.conversations.messaging.queries import load_conversations

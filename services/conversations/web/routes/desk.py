@@ -13,7 +13,7 @@ from fastapi.responses import Response
 from pydantic import BaseModel, ValidationError
 from sqlalchemy.ext.asyncio import AsyncSession
 
-from services.conversations.api.desk_schemas import Assign, ChangeLabels, WriteNote
+from services.conversations.api.schemas.desk import Assign, ChangeLabels, WriteNote
 from services.conversations.desk import labels
 from services.conversations.desk.assignment import assign
 from services.conversations.desk.notes import NewNote, add_note, delete_note

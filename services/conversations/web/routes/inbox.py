@@ -6,7 +6,7 @@ from uuid import UUID
 from fastapi import APIRouter, Query, Request
 from fastapi.responses import Response
 
-from services.conversations.api.response_schemas import UserOut
+from services.conversations.api.schemas.responses import UserOut
 from services.conversations.desk.choices import load_choices
 from services.conversations.emails.held import list_unmatched
 from services.conversations.messaging import counts, listing

@@ -8,8 +8,8 @@ from fastapi import APIRouter, Query, Request
 from fastapi.responses import Response
 
 from services.conversations.api.posting import create_conversation_with_customer
-from services.conversations.api.request_schemas import AdminCreateConversation
-from services.conversations.api.response_schemas import UserOut
+from services.conversations.api.schemas.requests import AdminCreateConversation
+from services.conversations.api.schemas.responses import UserOut
 from services.conversations.errors import RateLimited
 from services.conversations.messaging.queries import find_customer, list_customers, list_orders
 from services.conversations.records import OrderRow

@@ -9,8 +9,8 @@ from fastapi import APIRouter, Query, Request
 from fastapi.responses import Response
 from pydantic import TypeAdapter, ValidationError
 
-from services.conversations.api.report_schemas import ReportDay, csv_name, csv_of
-from services.conversations.api.reports import FirstDay, Grouping, LastDay, csv_response, span_of
+from services.conversations.api.routes.reports import FirstDay, Grouping, LastDay, csv_response, span_of
+from services.conversations.api.schemas.reports import ReportDay, csv_name, csv_of
 from services.conversations.reports.numbers import ERROR_PERCENT, By, Report, Span, read_report
 from services.conversations.web.auth import AdminContext, PageContext
 from services.conversations.web.charts import Chart, count_chart, duration_chart

@@ -7,10 +7,10 @@ from fastapi import APIRouter, Request
 from fastapi.responses import Response
 
 from services.conversations.api.dependencies import Prefetch, viewer_of
-from services.conversations.api.desk_schemas import ChangeLabels, WriteNote
 from services.conversations.api.posting import save_edit
-from services.conversations.api.request_schemas import EditConversation
-from services.conversations.api.response_schemas import UserOut
+from services.conversations.api.schemas.desk import ChangeLabels, WriteNote
+from services.conversations.api.schemas.requests import EditConversation
+from services.conversations.api.schemas.responses import UserOut
 from services.conversations.api.state import api_state
 from services.conversations.desk.canned_replies import fill_for
 from services.conversations.desk.choices import load_choices

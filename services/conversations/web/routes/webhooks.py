@@ -10,8 +10,8 @@ from fastapi.responses import Response
 from pydantic import BaseModel, ConfigDict
 
 from services.conversations.api.dependencies import create_key
-from services.conversations.api.webhook_schemas import CreateWebhook, Description, Url
-from services.conversations.api.webhooks import check_target
+from services.conversations.api.routes.webhooks import check_target
+from services.conversations.api.schemas.webhooks import CreateWebhook, Description, Url
 from services.conversations.errors import IdempotencyKeyReused, TooManyWebhooks
 from services.conversations.messaging.create_keys import act_once, claim_key
 from services.conversations.messaging.idempotency import IdempotencyKey

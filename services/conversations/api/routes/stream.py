@@ -11,7 +11,7 @@ from fastapi import Header, Query, Request, Response
 from starlette.types import Receive, Scope, Send
 
 from services.conversations.api.dependencies import AnyReader
-from services.conversations.api.response_schemas import (
+from services.conversations.api.schemas.responses import (
     AdminConversationOut,
     ConversationOut,
     MessageOut,

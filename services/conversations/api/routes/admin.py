@@ -21,11 +21,11 @@ from services.conversations.api.dependencies import (
     via_of,
     viewer_of,
 )
-from services.conversations.api.desk_schemas import LabelName
 from services.conversations.api.posting import authorize_sender, create_conversation_with_customer, save, save_edit
 from services.conversations.api.rate_limiting import CountedAdminConversation, CountedEdit, enforce_limits
-from services.conversations.api.request_schemas import BulkDelete, MarkRead, PostMessage
-from services.conversations.api.response_schemas import (
+from services.conversations.api.schemas.desk import LabelName
+from services.conversations.api.schemas.requests import BulkDelete, MarkRead, PostMessage
+from services.conversations.api.schemas.responses import (
     AdminConversationOut,
     Counts,
     CustomerOut,

@@ -24,8 +24,8 @@ from services.conversations.api.dependencies import (
 )
 from services.conversations.api.posting import authorize_sender, create_own_conversation, save
 from services.conversations.api.rate_limiting import CountedConversation, enforce_limits
-from services.conversations.api.request_schemas import MarkRead, PostMessage
-from services.conversations.api.response_schemas import ConversationOut, MessageOut, OrderOut, Unread
+from services.conversations.api.schemas.requests import MarkRead, PostMessage
+from services.conversations.api.schemas.responses import ConversationOut, MessageOut, OrderOut, Unread
 from services.conversations.api.state import api_state
 from services.conversations.errors import IdempotencyKeyReused, NewerMessages, RateLimited, SearchTooSlow
 from services.conversations.messaging import commands, listing, queries

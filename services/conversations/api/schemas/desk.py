@@ -8,8 +8,8 @@ from uuid import UUID
 from pydantic import AfterValidator, Field, StrictBool, StringConstraints, model_validator
 from pydantic_core import PydanticCustomError
 
-from services.conversations.api.request_schemas import Body, MessageNumber, Request
-from services.conversations.api.response_schemas import AdminOut, MessageOut, Viewer
+from services.conversations.api.schemas.requests import Body, MessageNumber, Request
+from services.conversations.api.schemas.responses import AdminOut, MessageOut, Viewer
 from services.conversations.desk.bulk import BulkResult
 from services.conversations.desk.canned_replies import VARIABLES, CannedReplyFields, CannedReplyRow, unknown_variables
 from services.conversations.desk.labels import LabelRow

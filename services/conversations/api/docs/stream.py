@@ -5,8 +5,8 @@ from uuid import UUID
 
 from fastapi import FastAPI
 
-from services.conversations.api.response_schemas import Unread
-from services.conversations.api.stream import AdminConversationChanged, ConversationChanged
+from services.conversations.api.routes.stream import AdminConversationChanged, ConversationChanged
+from services.conversations.api.schemas.responses import Unread
 from services.conversations.realtime.presence_feed import PRESENCE, PresenceChange
 from services.conversations.realtime.rendering import RESET
 from shared.api.json_schema import add_schemas

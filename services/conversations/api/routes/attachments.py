@@ -10,7 +10,7 @@ from starlette.responses import StreamingResponse
 
 from services.conversations.api.dependencies import AnyReader, IdempotencyKeyHeader, mark_replay
 from services.conversations.api.posting import authorize_sender
-from services.conversations.api.response_schemas import AttachmentOut
+from services.conversations.api.schemas.responses import AttachmentOut
 from services.conversations.api.state import api_state
 from services.conversations.api.uploading import receive_file
 from services.conversations.attachments import queries

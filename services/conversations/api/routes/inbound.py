@@ -14,7 +14,7 @@ from pydantic import BaseModel, Field
 from sqlalchemy import text
 
 from services.conversations.api.posting import save
-from services.conversations.api.request_schemas import OptionalBody, Subject
+from services.conversations.api.schemas.requests import OptionalBody, Subject
 from services.conversations.api.state import api_state
 from services.conversations.api.uploading import save_file, too_large
 from services.conversations.attachments.names import safe_name

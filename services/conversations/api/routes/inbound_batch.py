@@ -11,7 +11,7 @@ import structlog
 from fastapi import APIRouter, Depends, Request
 from pydantic import ValidationError
 
-from services.conversations.api.inbound import (
+from services.conversations.api.routes.inbound import (
     InboundMessage,
     check_secret,
     find_authors,

@@ -5,8 +5,8 @@ from collections.abc import Sequence
 from fastapi import Request
 
 from services.conversations.api.dependencies import ConversationId, WatchingAdmin
-from services.conversations.api.request_schemas import Viewing
-from services.conversations.api.response_schemas import Viewers
+from services.conversations.api.schemas.requests import Viewing
+from services.conversations.api.schemas.responses import Viewers
 from services.conversations.api.state import api_state
 from services.conversations.models import User
 from services.conversations.realtime import presence

@@ -2,10 +2,10 @@
 
 from fastapi import FastAPI
 
-from services.conversations.api.field_docs import FIELDS
+from services.conversations.api.docs.fields import FIELDS
+from services.conversations.api.docs.stream import describe_stream
+from services.conversations.api.docs.webhooks import describe_webhooks
 from services.conversations.api.store_bodies import describe_bodies
-from services.conversations.api.stream_docs import describe_stream
-from services.conversations.api.webhook_docs import describe_webhooks
 from shared.api.docs import describe_fields
 
 

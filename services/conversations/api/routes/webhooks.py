@@ -8,8 +8,7 @@ import structlog
 from fastapi import Depends, Path, Query, Request, Response
 
 from services.conversations.api.dependencies import IdempotencyKeyHeader, create_key, mark_replay
-from services.conversations.api.state import api_state
-from services.conversations.api.webhook_schemas import (
+from services.conversations.api.schemas.webhooks import (
     ChangeWebhook,
     CreateWebhook,
     DeliveryOut,
@@ -19,6 +18,7 @@ from services.conversations.api.webhook_schemas import (
     WebhookOut,
     WebhookWithSecret,
 )
+from services.conversations.api.state import api_state
 from services.conversations.errors import IdempotencyKeyReused, TooManyWebhooks
 from services.conversations.messaging.create_keys import act_once, claim_key
 from services.conversations.messaging.idempotency import IdempotencyKey

@@ -9,9 +9,9 @@ from fastapi import Depends, Query, Request, Response
 from starlette.types import Receive, Scope, Send
 
 from services.conversations.api.dependencies import PathId
+from services.conversations.api.routes.store import Store
+from services.conversations.api.schemas.store import ErasurePreviewOut
 from services.conversations.api.state import api_state
-from services.conversations.api.store import Store
-from services.conversations.api.store_responses import ErasurePreviewOut
 from services.conversations.attachments.file_store import FileStoreError
 from services.conversations.attachments.names import content_disposition
 from services.conversations.audit.recording import Act, record

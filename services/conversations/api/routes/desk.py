@@ -17,7 +17,7 @@ from services.conversations.api.dependencies import (
     mark_replay,
     viewer_of,
 )
-from services.conversations.api.desk_schemas import (
+from services.conversations.api.schemas.desk import (
     Assign,
     CannedReplyOut,
     ChangedMany,
@@ -33,7 +33,7 @@ from services.conversations.api.desk_schemas import (
     WriteNote,
     timeline_item,
 )
-from services.conversations.api.response_schemas import AdminConversationOut, AdminOut
+from services.conversations.api.schemas.responses import AdminConversationOut, AdminOut
 from services.conversations.api.state import api_state
 from services.conversations.desk import canned_replies, labels, notes
 from services.conversations.desk.assignment import Expected, assign

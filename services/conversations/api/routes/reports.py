@@ -8,7 +8,7 @@ from fastapi import Header, Query, Request
 from fastapi.responses import Response
 
 from services.conversations.api.dependencies import Admin
-from services.conversations.api.report_schemas import ReportDay, ReportOut, csv_name, csv_of
+from services.conversations.api.schemas.reports import ReportDay, ReportOut, csv_name, csv_of
 from services.conversations.api.state import api_state
 from services.conversations.reports.numbers import By, Span, read_report
 from shared.api.dependencies import DbSession

@@ -12,10 +12,10 @@ from pydantic import TypeAdapter
 from starlette.requests import ClientDisconnect
 
 from services.conversations.api.dependencies import PathId
-from services.conversations.api.request_schemas import Merge
+from services.conversations.api.schemas.requests import Merge
+from services.conversations.api.schemas.store import ConnectionOut, ErasureOut, LineOut, MergedOut, RecordOut
 from services.conversations.api.state import api_state
 from services.conversations.api.store_bodies import body_of, sent
-from services.conversations.api.store_responses import ConnectionOut, ErasureOut, LineOut, MergedOut, RecordOut
 from services.conversations.audit.recording import Act, record
 from services.conversations.catalog import orders, sync
 from services.conversations.catalog.ndjson_import import import_lines

@@ -11,7 +11,7 @@ import msgspec
 from pydantic import BeforeValidator, Field
 from pydantic_core import PydanticCustomError
 
-from services.conversations.api.response_schemas import AdminOut
+from services.conversations.api.schemas.responses import AdminOut
 from services.conversations.reports.numbers import ERROR_PERCENT, By, Key, Measures, Person, Report, Span, Spread
 from shared.api.response_body import ResponseBody
 
