@@ -2,7 +2,8 @@
 
 A customer's list and the unfiltered list follow an index in their order. A customer's index also has status and flag,
 so that filters skip its entries, of which a block holds a hundred, and read no rows that do not match. By waiting time,
-those that wait are sorted; the others are in the order of their ids, which the same index has.
+those that wait are sorted; the others are in the order of their ids, which the same index has, and are read only for a
+page that those do not fill.
 
 No index has the order of a filtered list of all conversations, but one is sorted within each status and read flag: the
 page is merged from the first rows of each. So are the indexes of an assignee's and of unassigned conversations within
@@ -187,11 +188,23 @@ class PageSql:
         first = f"order by {order} limit {limit}"
         selects = [f"select * from {self._matching(part)} {first}" for part in self._parts]  # noqa: S608 - built from constants
         if self._part_by_id:
-            ids = f"select c.id from {self._matching(self._part_by_id)} order by c.id limit {limit}"  # noqa: S608 - as above
-            selects.append(f"select * from conversations as c where c.id in ({ids})")  # noqa: S608 - as above
+            return self._filled_up_by_id(selects[0], first, limit)
         if len(selects) == 1:
             return selects[0]
         return f"select * from ({' union all '.join(f'({select})' for select in selects)}) as c {first}"  # noqa: S608 - built from constants
+
+    def _filled_up_by_id(self, waiting: str, first: str, limit: int) -> str:
+        """Return the SQL of those that may wait; the others are read only if fewer than `limit` of these do wait."""
+        ids = f"select c.id from {self._matching(self._part_by_id)}"  # noqa: S608 - built from constants
+        return f"""
+            with waiting as materialized ({waiting})
+            select * from (
+                select * from waiting union all
+                select * from conversations as c where c.id in (
+                    {ids} and (select count(waiting_since) from waiting) < {limit} order by c.id limit {limit}
+                )
+            ) as c {first}
+        """  # noqa: S608 - built from constants
 
     def where(self) -> str:
         """Return the SQL condition for conversations that match the filters."""
