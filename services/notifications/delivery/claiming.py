@@ -11,9 +11,7 @@ from uuid import UUID, uuid4
 
 import structlog
 from sqlalchemy import ARRAY, Text, Uuid, case, column, func, literal, select, update
-from sqlalchemy.dialects.postgresql import distinct_on
 from sqlalchemy.ext.asyncio import AsyncSession
-from sqlalchemy.orm import aliased
 
 from services.notifications.delivery.attempts import defer_unrenderable
 from services.notifications.delivery.circuit_breaker import SendingState, begin_probe, read_sending_state
@@ -39,6 +37,7 @@ from services.notifications.models import Email, EmailMessage, Person
 from services.notifications.rules import Audience, EmailState, Reason
 from services.notifications.settings import EmailSettings
 from shared.database.orm import any_of
+from shared.database.transactions import transaction_driver
 from shared.notifications_feed import LoggedType
 from shared.process.failpoints import failpoint
 from shared.time_zones import known_zone
@@ -186,30 +185,22 @@ def _find_recipient(
     return replace(recipient, mailbox=support_quota_key(recipient.mailbox, batch.messages[0].sender_id))
 
 
-async def _read_previous_ids(session: AsyncSession, ids: Collection[UUID]) -> dict[UUID, str]:
+async def _read_previous_ids(session: AsyncSession, ids: Sequence[UUID]) -> dict[UUID, str]:
     """Return, by email, the Message-ID of the last email about the same conversation to the same recipient, if any.
 
     For an email that was claimed before, it is the last one before that: its headers stay the same.
     """
-    this, other = aliased(Email), aliased(Email)
-    rows = await session.execute(
-        select(this.id, other.message_id)
-        .join(
-            other,
-            (other.conversation_id == this.conversation_id)
-            & (other.recipient_id == this.recipient_id)
-            & (other.audience == this.audience)
-            & (other.id != this.id),
-        )
-        .where(
-            any_of(this.id, ids),
-            other.message_id.is_not(None),
-            this.message_id.is_(None) | (other.claimed_at < this.claimed_at),
-        )
-        .order_by(this.id, other.claimed_at.desc())
-        .ext(distinct_on(this.id))
-    )
-    return {row.id: row.message_id for row in rows}
+    driver = await transaction_driver(session)
+    return {row["id"]: row["message_id"] for row in await driver.fetch(_PREVIOUS_IDS, ids)}
+
+
+_PREVIOUS_IDS = """
+    select distinct on (this.id) this.id, other.message_id
+    from emails as this join emails as other using (conversation_id, recipient_id, audience)
+    where this.id = any($1::uuid[]) and other.id <> this.id and other.message_id is not null
+        and (this.message_id is null or other.claimed_at < this.claimed_at)
+    order by this.id, other.claimed_at desc
+"""
 
 
 async def _plan(
