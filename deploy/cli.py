@@ -89,14 +89,13 @@ def api(host: Host = "127.0.0.1", port: int = _port(8001)) -> None:
     """Run the conversations service: its API and web pages."""
     from services.conversations.app import create_app
     from services.conversations.settings import ApiSettings
-    from shared.process.running import create_server, tune_gc
+    from shared.process.running import create_server
     from shared.settings import read_settings
 
     settings = read_settings(ApiSettings)
     _observe("api", settings)
     _check_port(host, port)
     application = create_app(settings)
-    tune_gc()
     create_server(
         application,
         host,

@@ -282,6 +282,7 @@ def run_until_signal(work: Callable[[asyncio.Event], Coroutine[Any, Any, None]])
 
 def _run(main: Coroutine[Any, Any, None]) -> NoReturn:
     """Run the work of a process, and end the process."""
+    tune_gc()
     with asyncio.Runner(loop_factory=uvloop.new_event_loop) as runner:
         runner.run(main)
         leave_soon(runner.get_loop())
