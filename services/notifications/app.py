@@ -6,11 +6,11 @@ from typing import cast
 
 from fastapi import FastAPI
 
-from services.notifications.api import inbound, inbound_mime, internal, operations, routes, suppressed
-from services.notifications.api.field_docs import FIELDS
-from services.notifications.api.room import Room
+from services.notifications.api.docs.fields import FIELDS
+from services.notifications.api.docs.tags import TAGS
+from services.notifications.api.request_memory import RequestMemory
+from services.notifications.api.routes import inbound, inbound_mime, internal, notifications, operations, suppressed
 from services.notifications.api.state import ApiState
-from services.notifications.api.tags import TAGS
 from services.notifications.inbound.reception import InboundAddresses, Reception
 from services.notifications.settings import ApiSettings
 from services.notifications.web import emails, preferences, unsubscribing
@@ -44,13 +44,13 @@ def create_app(settings: ApiSettings) -> FastAPI:
     state = cast("ApiState", app.state)
     acquire, transact = partial(request_connection, state.acquire), partial(request_transaction, state.sessions)
     state.reception = Reception(acquire, transact, InboundAddresses.of(settings, settings.public_url))
-    state.room = Room(inbound_mime.ROOM)
+    state.request_memory = RequestMemory(inbound_mime.MAX_REQUEST_MEMORY)
     add_routes(
         app,
         preferences.router,
         emails.router,
-        routes.router,
-        routes.emails,
+        notifications.router,
+        notifications.emails,
         inbound_mime.router,
         inbound.router,
         suppressed.router,

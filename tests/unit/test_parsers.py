@@ -30,7 +30,7 @@ from services.conversations.rate_limits.policy import network_of
 from services.conversations.search.query import parse
 from services.conversations.search.words import terms
 from services.conversations.web.forms import _number, known_key
-from services.notifications.api.inbound_mime import given_secret
+from services.notifications.api.routes.inbound_mime import given_secret
 from services.notifications.inbound.recipients import addresses_in
 from shared.api.request_limits import MAX_HEADER_BYTES, RequestSizeMiddleware
 from shared.auth.cookies import check_csrf, cookie_name, is_own_origin, read_cookie

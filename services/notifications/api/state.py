@@ -4,7 +4,7 @@ from typing import cast
 
 from starlette.requests import HTTPConnection
 
-from services.notifications.api.room import Room
+from services.notifications.api.request_memory import RequestMemory
 from services.notifications.inbound.reception import Reception
 from services.notifications.settings import ApiSettings
 from shared.api.app_state import AppState
@@ -15,7 +15,7 @@ class ApiState(AppState):
 
     settings: ApiSettings
     reception: Reception
-    room: Room
+    request_memory: RequestMemory
     """Memory for emails in transfer."""
 
 

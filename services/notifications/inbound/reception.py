@@ -137,25 +137,27 @@ class Reception:
             return Anyone()
         if self.domain and mailbox_or_none(address) == f"{ABUSE}@{self.domain}":
             return AbuseMailbox()
-        bound: Bound | Unsubscriber | Reported | None
         async with asyncio.timeout(DATABASE_SECONDS):
-            match self._read(address):
-                case ReplyToken() as token:
-                    bound = await self._bound.submit(token)
-                case (email_id, signature):
-                    async with self._acquire() as connection:
-                        bound = await find_unsubscriber(connection, email_id, signature)
-                case UUID() as email_id:
-                    async with self._acquire() as connection:
-                        bound = await find_reported(connection, email_id)
-                case None:
-                    bound = None
-        if bound is None:
+            found = await self._look_up(address)
+        if found is None:
             return _refuse(UNKNOWN)
-        if isinstance(bound, Reported):
-            return _refuse(EXPIRED_BOUNCE) if bound.expired else bound
-        refused = self._refusal(bound, envelope_from) if isinstance(bound, Bound) else None
-        return bound if refused is None else _refuse(refused)
+        if isinstance(found, Reported):
+            return _refuse(EXPIRED_BOUNCE) if found.expired else found
+        refused = self._refusal(found, envelope_from) if isinstance(found, Bound) else None
+        return found if refused is None else _refuse(refused)
+
+    async def _look_up(self, address: str) -> Bound | Unsubscriber | Reported | None:
+        match self._read(address):
+            case ReplyToken() as token:
+                return await self._bound.submit(token)
+            case (email_id, signature):
+                async with self._acquire() as connection:
+                    return await find_unsubscriber(connection, email_id, signature)
+            case UUID() as email_id:
+                async with self._acquire() as connection:
+                    return await find_reported(connection, email_id)
+            case None:
+                return None
 
     async def _find_bound(self, tokens: Sequence[ReplyToken]) -> list[Bound | None]:
         async with self._acquire() as connection:

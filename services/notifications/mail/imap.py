@@ -192,11 +192,7 @@ class ImapConnection(ImapWire):
     async def _idle(self, seconds: float, stopped: asyncio.Future[Any]) -> None:
         if self.news:
             return
-        tag = await self.send("IDLE")
-        while not (line := await self.line()).text.startswith(b"+"):
-            if line.text.startswith(tag):
-                result_of(line.text[len(tag) :])
-                raise ImapError("the server ended the wait before it began")
+        tag = await self._begin_idle()
         deadline = asyncio.get_running_loop().time() + seconds
         is_waiting = True
         while True:
@@ -216,6 +212,15 @@ class ImapConnection(ImapWire):
                 raise ImapError("the server does not end the wait") from None
             finally:
                 coming.cancel()
+
+    async def _begin_idle(self) -> bytes:
+        """Return the tag of the command, once the server waits with us."""
+        tag = await self.send("IDLE")
+        while not (line := await self.line()).text.startswith(b"+"):
+            if line.text.startswith(tag):
+                result_of(line.text[len(tag) :])
+                raise ImapError("the server ended the wait before it began")
+        return tag
 
     async def close(self) -> None:
         """Log out and close the connection."""

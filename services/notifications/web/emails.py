@@ -13,7 +13,7 @@ from fastapi.responses import RedirectResponse, Response
 from sqlalchemy import select
 from sqlalchemy.ext.asyncio import AsyncSession
 
-from services.notifications.api.routes import CurrentSettings
+from services.notifications.api.dependencies import CurrentSettings
 from services.notifications.delivery.muting import Wish, read_muting, set_muting
 from services.notifications.models import Notification, Person
 from services.notifications.web.session import authenticate

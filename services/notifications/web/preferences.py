@@ -19,7 +19,7 @@ from jinja2 import Environment, PackageLoader
 from sqlalchemy.ext.asyncio import AsyncSession
 
 from services.notifications.api.admin_queries import save_preferences
-from services.notifications.api.routes import CurrentSettings
+from services.notifications.api.dependencies import CurrentSettings
 from services.notifications.delivery.admin_records import Choice, Preferences, load_preferences
 from services.notifications.delivery.timing import QuietHours, Timing, load_timing
 from services.notifications.models import Person

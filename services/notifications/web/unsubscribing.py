@@ -19,7 +19,7 @@ from jinja2 import FileSystemLoader
 from sqlalchemy import select
 from sqlalchemy.ext.asyncio import AsyncSession
 
-from services.notifications.api.routes import CurrentSettings
+from services.notifications.api.dependencies import CurrentSettings
 from services.notifications.delivery.muting import Muting, Wish, read_muting, set_muting
 from services.notifications.mail import message
 from services.notifications.mail.unsubscribe_links import PATH, read_unsubscribe_token

@@ -13,7 +13,7 @@ import pytest
 from pydantic import SecretStr
 from sqlalchemy import select
 
-from services.notifications.api import inbound_mime
+from services.notifications.api.routes import inbound_mime
 from services.notifications.app import create_app
 from services.notifications.models import InboundEmail
 from services.notifications.settings import ApiSettings
@@ -204,7 +204,7 @@ async def test_emails_that_do_not_fit_into_memory_come_again(door: httpx2.AsyncC
         yield content[100:]
 
     app: Any = door._transport  # noqa: SLF001 - to make its room small
-    app.app.state.room._left = 40 * 2**20  # noqa: SLF001 - as above
+    app.app.state.request_memory._left = 40 * 2**20  # noqa: SLF001 - as above
     first = asyncio.create_task(door.post(PATH, content=slow(), headers=RAW))
     await begun.wait()
     refused = await door.post(PATH, content=content, headers=RAW)

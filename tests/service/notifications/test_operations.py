@@ -121,7 +121,7 @@ async def test_failed_emails_are_retried_by_time_and_by_a_text_of_the_reply_that
 async def test_many_emails_are_retried_in_several_calls(
     operator: httpx2.AsyncClient, notifications: SessionFactory, monkeypatch: pytest.MonkeyPatch
 ) -> None:
-    monkeypatch.setattr("services.notifications.api.operations.MOST_RETRIED", 3)
+    monkeypatch.setattr("services.notifications.api.routes.operations.MOST_RETRIED", 3)
     monkeypatch.setattr("services.notifications.delivery.operations.RETRY_BATCH", 2)
     await fail_emails(notifications, *[("rejected", "x")] * 4)
     assert await retry(operator) == {"retried": 3, "skipped": 0, "more": True}

@@ -117,9 +117,17 @@ def parse_email(source: bytes) -> ParsedEmail:
         email = ParsedEmail(parse_headers(source), incomplete=True)
         email.files.append(FilePart("email.eml", "message/rfc822", source))
         return email
-    email, budget = ParsedEmail(message, lifted=lifted), [MAX_PARTS, MAX_TEXT]
-    _walk(email, message, 0, budget, texts=email.texts)
+    email = ParsedEmail(message, lifted=lifted)
+    _walk(email, message, 0, _Left(), texts=email.texts)
     return email
+
+
+@dataclass(slots=True)
+class _Left:
+    """What may still be read of an email."""
+
+    parts: int = MAX_PARTS
+    characters: int = MAX_TEXT
 
 
 def _check_size(source: bytes) -> None:
@@ -129,10 +137,10 @@ def _check_size(source: bytes) -> None:
         raise ValueError("too many lines or parts")
 
 
-def _walk(email: ParsedEmail, part: Message, depth: int, budget: list[int], texts: list[TextPart] | None) -> None:
+def _walk(email: ParsedEmail, part: Message, depth: int, left: _Left, texts: list[TextPart] | None) -> None:
     """Collect texts and files of a part. Without `texts` its texts are another form of what is read elsewhere."""
-    budget[0] -= 1
-    if depth > MAX_DEPTH or budget[0] < 0:
+    left.parts -= 1
+    if depth > MAX_DEPTH or left.parts < 0:
         email.incomplete = True
         return
     kind = described(part).content_type
@@ -142,9 +150,9 @@ def _walk(email: ParsedEmail, part: Message, depth: int, budget: list[int], text
         children = [child for child in part.get_payload() if isinstance(child, Message)]
         chosen = _alternative(children, email.lifted) if kind == "multipart/alternative" else None
         for child in children:
-            _walk(email, child, depth + 1, budget, texts if chosen is None or child is chosen else None)
+            _walk(email, child, depth + 1, left, texts if chosen is None or child is chosen else None)
     elif kind in {"text/plain", "text/html"} and not _is_file(part):
-        if texts is not None and (text := _text(part, kind, budget, email.lifted)) is not None:
+        if texts is not None and (text := _text(part, kind, left, email.lifted)) is not None:
             texts.append(text)
     elif kind not in _SIGNATURES:
         stored = _stored(part, email.lifted)
@@ -186,13 +194,12 @@ def _leaves(part: Message) -> Iterator[Message]:
             yield this
 
 
-def _text(part: Message, kind: str, budget: list[int], lifted: Mapping[str, Lifted]) -> TextPart | None:
+def _text(part: Message, kind: str, left: _Left, lifted: Mapping[str, Lifted]) -> TextPart | None:
     its = described(part)
     text = decode(_content(part, lifted), its.charset)
     text = text.removeprefix("\ufeff").replace("\x00", "")
-    if len(text) > budget[1]:
-        text = text[: max(0, budget[1])]
-    budget[1] -= len(text)
+    text = text[: left.characters]
+    left.characters -= len(text)
     if not text.strip():
         return None
     return TextPart(text, kind == "text/html", its.flowed, its.joined)

@@ -29,7 +29,7 @@ from shared.problems import (
 )
 
 MIME: Final = "/api/v1/notifications/inbound/mime"
-ROOM: Final = 256 * 2**20  # bytes of requests at the same time
+MAX_REQUEST_MEMORY: Final = 256 * 2**20  # bytes of requests at the same time
 _TEXT: Final = {"type": "string"}
 _FORM: Final = {
     "schema": {
@@ -132,7 +132,7 @@ async def receive_inbound_mime(
     state = api_state(request)
     size = declared_size(request)
     limit = body_limit(request)
-    with state.room.taken(limit if size is None else min(size, limit)):
+    with state.request_memory.taken(limit if size is None else min(size, limit)):
         given = await read_email(request)
         answer = await _keep(state.reception, given, recipients, sender)
     return TakenInOut(emails=[TakenOut(**_values(taken)) for taken in answer if taken is not None])

@@ -7,7 +7,7 @@ from uuid import UUID
 from fastapi import Path, Query
 from pydantic import BaseModel
 
-from services.notifications.api.routes import Admin
+from services.notifications.api.dependencies import Admin
 from services.notifications.delivery import suppression
 from services.notifications.models import Suppression
 from services.notifications.rules import Reason

@@ -12,7 +12,7 @@ from fastapi import Depends, Path, Query, Request
 from pydantic import BaseModel, ConfigDict, Field
 
 from services.notifications import metrics
-from services.notifications.api.routes import Admin
+from services.notifications.api.dependencies import Admin
 from services.notifications.delivery.operations import retry_failed_emails_in_batches
 from services.notifications.event_consumer.parked import discard_parked, list_parked, request_retry
 from services.notifications.models import InboxEntry

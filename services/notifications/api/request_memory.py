@@ -6,7 +6,7 @@ from contextlib import contextmanager
 from shared.problems import Unavailable
 
 
-class Room:
+class RequestMemory:
     """A number of bytes, of which requests take their share as long as they run."""
 
     def __init__(self, size: int) -> None:

@@ -1,10 +1,9 @@
 """The routes, all under `/api/v1/notifications`: the proxy forwards nothing else to this service."""
 
-from collections.abc import Callable, Coroutine
-from typing import Annotated, Any, cast
+from typing import Annotated
 from uuid import UUID
 
-from fastapi import Depends, Path, Query, Request
+from fastapi import Path, Query
 
 from services.notifications.api import queries
 from services.notifications.api.admin_queries import (
@@ -15,45 +14,19 @@ from services.notifications.api.admin_queries import (
     save_preferences,
 )
 from services.notifications.api.commands import read_all_notifications, read_notification
+from services.notifications.api.dependencies import Admin, CurrentSettings, Either
 from services.notifications.api.queries import count_unread
 from services.notifications.api.schemas import EmailOut, NotificationOut, PreferencesIn, PreferencesOut, Unread
 from services.notifications.delivery import operations
 from services.notifications.delivery.admin_records import load_preferences
 from services.notifications.delivery.timing import load_timing
 from services.notifications.errors import EmailNotFailed
-from services.notifications.models import Person
 from services.notifications.rules import EmailState
-from services.notifications.settings import ApiSettings
-from shared.api.app_state import app_state
-from shared.api.dependencies import Cursor, DbSession, Limit, require
+from shared.api.dependencies import Cursor, DbSession, Limit
 from shared.api.routing import ApiRouter
-from shared.auth.principal import CallerMerged, Principal
-from shared.auth.tokens import check_synced_role
 from shared.paging import DEFAULT_LIMIT, Page
 from shared.problems import Forbidden, Invalid, NotFound, Unauthenticated, Unavailable, problem_responses
 from shared.settings import Role
-
-
-def _caller(*roles: Role) -> Callable[..., Coroutine[Any, Any, Principal]]:
-    async def check(principal: Annotated[Principal, Depends(require(*roles))], session: DbSession) -> Principal:
-        person = await session.get(Person, principal.id)
-        if person is not None and person.merged_into is not None:
-            raise CallerMerged(principal.id, person.merged_into)
-        if person is not None and person.deleted:
-            raise Unauthenticated("This user was deleted.")
-        check_synced_role(principal, person.role if person is not None else None)
-        return principal
-
-    return check
-
-
-async def _settings(request: Request) -> ApiSettings:
-    return cast("ApiSettings", app_state(request).settings)
-
-
-Admin = Annotated[Principal, Depends(_caller(Role.ADMIN), scope="function")]
-Either = Annotated[Principal, Depends(_caller(Role.CUSTOMER, Role.ADMIN), scope="function")]
-CurrentSettings = Annotated[ApiSettings, Depends(_settings)]
 
 _PROBLEMS = problem_responses(Unauthenticated, Forbidden, Invalid, Unavailable)
 

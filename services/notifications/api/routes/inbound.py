@@ -7,7 +7,7 @@ from uuid import UUID
 from fastapi import Path, Query, Response
 from pydantic import BaseModel, ConfigDict
 
-from services.notifications.api.routes import Admin
+from services.notifications.api.dependencies import Admin
 from services.notifications.errors import InboundNotWaiting
 from services.notifications.inbound import operations
 from services.notifications.models import InboundEmail
