@@ -5,13 +5,14 @@ from collections.abc import Awaitable, Callable, Sequence
 import httpx2
 
 from deploy.doctor.findings import Finding, fault, note, ok
+from deploy.doctor.settings import why_unchecked
 from services.conversations.emails import feed_client as emails
 from services.conversations.emails.follower import TYPES
 from services.conversations.settings import JobsSettings
 from services.notifications.event_consumer.feed_client import read_end
 from services.notifications.settings import SweeperSettings
 from shared.event_log.feed_client import create_feed
-from shared.settings import read_settings, settings_errors
+from shared.settings import read_settings
 
 _SAME_SECRET = "Use the same CHATS_FEED_SECRET in both services, and the API's own address, not the proxy's."  # noqa: S105 - a text
 
@@ -22,8 +23,8 @@ async def check() -> Sequence[Finding]:
 
 
 async def _of_conversations() -> Finding:
-    if settings_errors(SweeperSettings):
-        return note("Not checked: the settings of the sweeper are not complete here.")
+    if unchecked := why_unchecked(SweeperSettings):
+        return unchecked
     settings = read_settings(SweeperSettings)
 
     async def head(feed: httpx2.AsyncClient) -> int:
@@ -34,9 +35,11 @@ async def _of_conversations() -> Finding:
 
 
 async def _of_notifications() -> Finding:
-    settings = None if settings_errors(JobsSettings) else read_settings(JobsSettings)
-    if settings is None or settings.feed_secret is None:
-        return note("Not checked: the settings of the jobs process are not complete here.")
+    if unchecked := why_unchecked(JobsSettings):
+        return unchecked
+    settings = read_settings(JobsSettings)
+    if settings.feed_secret is None:
+        return note("Not checked: CHATS_FEED_SECRET is not set.")
 
     async def head(feed: httpx2.AsyncClient) -> int:
         return (await emails.read_end(feed, TYPES)).head

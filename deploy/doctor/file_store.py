@@ -2,17 +2,18 @@
 
 from collections.abc import Sequence
 
-from deploy.doctor.findings import Finding, fault, note, ok
+from deploy.doctor.findings import Finding, fault, ok
+from deploy.doctor.settings import why_unchecked
 from services.conversations.attachments.clamd import ScanError, ping
 from services.conversations.attachments.file_store import FileStoreError, open_files
 from services.conversations.settings import FileSettings
-from shared.settings import read_settings, settings_errors
+from shared.settings import read_settings
 
 
 async def check() -> Sequence[Finding]:
     """Write, read and delete an object, and ask clamd for an answer."""
-    if settings_errors(FileSettings):
-        return [note("Not checked: the settings of files are not complete here.")]
+    if unchecked := why_unchecked(FileSettings):
+        return [unchecked]
     settings = read_settings(FileSettings)
     findings = []
     try:

@@ -5,14 +5,14 @@ from typing import Final
 
 from deploy.doctor.dns_records import check_envelope, check_records
 from deploy.doctor.findings import Finding, fault, note, ok, warning
-from deploy.doctor.settings import is_local
+from deploy.doctor.settings import is_local, why_unchecked
 from services.notifications.mail.addresses import ascii_domain_address, sender_address
 from services.notifications.mail.attempts import Attempt, Phase
 from services.notifications.mail.smtp import SmtpConnection, Timeouts
 from services.notifications.mail.smtp_url import LOOPBACK, SmtpServer, host_of, parse_smtp_url
 from services.notifications.mail.wire_format import size_limit
 from services.notifications.settings import EmailSettings
-from shared.settings import read_settings, settings_errors
+from shared.settings import read_settings
 
 TIMEOUTS: Final = Timeouts(reply=15)
 LARGEST_EMAIL: Final = 1024 * 1024  # bytes: fifty of the longest messages, as text and HTML
@@ -28,8 +28,8 @@ _ADVICE: Final[Mapping[Phase, str]] = {
 
 async def check() -> Sequence[Finding]:
     """Connect, start TLS and log in, without sending an email; then look at the sender's domain."""
-    if settings_errors(EmailSettings):
-        return [note("Not checked: the settings of the worker are not complete here.")]
+    if unchecked := why_unchecked(EmailSettings):
+        return [unchecked]
     settings = read_settings(EmailSettings)
     if settings.smtp_url is None:
         return [note("Not checked: CHATS_SMTP_URL is not set, so every email is suppressed.")]

@@ -3,18 +3,18 @@
 from collections.abc import AsyncIterator, Sequence
 
 from deploy.doctor.findings import Finding, fault, note, ok, warning
-from deploy.doctor.settings import is_local
+from deploy.doctor.settings import is_local, why_unchecked
 from services.notifications.mail.imap import ImapConnection
 from services.notifications.mail.imap_url import ImapServer
 from services.notifications.mail.imap_wire import ImapError, ImapRefused, LoginRefused
 from services.notifications.settings import InboundSettings
-from shared.settings import read_settings, settings_errors
+from shared.settings import read_settings
 
 
 async def check() -> Sequence[Finding]:
     """Connect, start TLS and log in; then look for the folders and for what the server can do."""
-    if settings_errors(InboundSettings):
-        return [note("Not checked: the settings of inbound are not complete here.")]
+    if unchecked := why_unchecked(InboundSettings):
+        return [unchecked]
     settings = read_settings(InboundSettings)
     server = settings.imap_server
     if server is None:

@@ -13,10 +13,11 @@ import httpx2
 from pydantic import TypeAdapter
 
 from deploy.doctor.findings import Finding, fault, note, ok, warning
+from deploy.doctor.settings import why_unchecked
 from services.conversations.api.schemas.store import ConnectionOut
 from shared.auth.tokens import issue_token, store_claims
 from shared.database.clock_skew import MAX_SKEW
-from shared.settings import Role, TokenSettings, read_settings, settings_errors
+from shared.settings import Role, TokenSettings, read_settings
 
 TIMEOUT: Final = 10.0  # seconds
 CONNECTIONS: Final = 20
@@ -30,8 +31,8 @@ _CONNECTION_OUT: Final = TypeAdapter(ConnectionOut)
 
 async def check() -> Sequence[Finding]:
     """Call both services through the public origin."""
-    if settings_errors(TokenSettings):
-        return [note("Not checked: neither CHATS_AUTH_SECRET nor CHATS_AUTH_JWKS_URL is usable here.")]
+    if unchecked := why_unchecked(TokenSettings):
+        return [unchecked]
     settings = read_settings(TokenSettings)
     async with httpx2.AsyncClient(base_url=settings.public_url, timeout=TIMEOUT) as client:
         try:
@@ -55,6 +56,14 @@ async def check() -> Sequence[Finding]:
 
 def _describe(error: httpx2.HTTPError) -> str:
     return str(error).rstrip(".") or type(error).__name__
+
+
+def _detail(response: httpx2.Response) -> str:
+    """Return the detail of an error of ours, else the beginning of the body."""
+    try:
+        return str(response.json()["detail"])
+    except (ValueError, KeyError, TypeError):
+        return response.text[:200]
 
 
 def _token(settings: TokenSettings) -> str | None:
@@ -111,8 +120,9 @@ async def _of_connections(settings: TokenSettings, token: str) -> Sequence[Findi
                 own, _ = response.extensions["network_stream"].get_extra_info("client_addr")[:2]
                 await response.aread()
             if response.status_code != httpx2.codes.OK:
-                text = f"{_CONNECTION} answers with status {response.status_code}: {response.text[:200]}"
-                return [fault(text, "Use a token with the role store. The proxy must pass on Authorization headers.")]
+                text = f"{_CONNECTION} answers with status {response.status_code}: {_detail(response)}"
+                advice = "Use the CHATS_AUTH_SECRET of `chats api`, or a token with the role store."
+                return [fault(text, f"{advice} The proxy must pass on Authorization headers.")]
             try:
                 seen = _CONNECTION_OUT.validate_json(response.content)
             except ValueError:

@@ -55,6 +55,14 @@ async def check() -> Sequence[Finding]:
     return [*findings, *_unknown(), *_unusual()]
 
 
+def why_unchecked(kind: type[Settings]) -> Finding | None:
+    """Return why an area that needs these settings cannot be checked: a fault if one is invalid; None if it can."""
+    errors = settings_errors(kind)
+    if invalid := [text for text, is_missing in errors if not is_missing]:
+        return fault(f"Not checked: {'; '.join(invalid)}.", "Correct it: processes that read it refuse to start.")
+    return note(f"Not checked: {'; '.join(text for text, _ in errors)}.") if errors else None
+
+
 def _unknown() -> Iterator[Finding]:
     for name in sorted(os.environ):
         base = name.removesuffix("_FILE")

@@ -3,14 +3,15 @@
 from collections.abc import Sequence
 
 from deploy.doctor.findings import Finding, fault, note, ok, warning
+from deploy.doctor.settings import why_unchecked
 from shared.auth.jwks import JwksError, fetch_keys
-from shared.settings import TokenSettings, read_settings, settings_errors
+from shared.settings import TokenSettings, read_settings
 
 
 async def check() -> Sequence[Finding]:
     """Check the secret and the identity provider's keys."""
-    if settings_errors(TokenSettings):
-        return [note("Not checked: neither CHATS_AUTH_SECRET nor CHATS_AUTH_JWKS_URL is usable here.")]
+    if unchecked := why_unchecked(TokenSettings):
+        return [unchecked]
     settings = read_settings(TokenSettings)
     findings = [_of_secret(len(settings.auth_secret))]
     if settings.auth_jwks_url is not None:

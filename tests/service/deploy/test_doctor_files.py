@@ -12,6 +12,15 @@ def _settings(monkeypatch: pytest.MonkeyPatch, tmp_path: Path) -> None:
     monkeypatch.setenv("CHATS_FILES_URL", (tmp_path / "files").as_uri())
 
 
+async def test_an_invalid_setting_is_a_fault_of_each_area_that_needs_it(monkeypatch: pytest.MonkeyPatch) -> None:
+    monkeypatch.setenv("CHATS_FILES_URL", "ftp://files.example")
+    [(severity, text)] = await found()
+    assert (severity, text.partition(": the")[0]) == ("FAULT", "Not checked: CHATS_FILES_URL")
+    monkeypatch.delenv("CHATS_FILES_URL")
+    monkeypatch.delenv("CHATS_CONVERSATIONS_DATABASE_URL")
+    assert await found() == [("NOTE", "Not checked: CHATS_CONVERSATIONS_DATABASE_URL: field required.")]
+
+
 async def found() -> list[tuple[str, str]]:
     return [(finding.severity.name, finding.text) for finding in await check()]
 
