@@ -11,6 +11,8 @@ FOLDER: Final = Path(__file__).parents[2] / "docs" / "api"
 EXAMPLES: Final = FOLDER / "examples.json"
 ORIGIN: Final = "https://chats.example"
 
+# As in RFC 9110. Before Python 3.13 `HTTPStatus` has older names.
+_PHRASES: Final = {413: "Content Too Large", 416: "Range Not Satisfiable", 422: "Unprocessable Content"}
 _SHORT: Final = re.compile(r"([{\[])\s+([^{}\[\]]{0,90}?)\s+([}\]])")
 
 Json = Mapping[str, Any]
@@ -23,8 +25,9 @@ def example_of(example: Json) -> str:
 
 def response_of(response: Json) -> str:
     """Return a response with its status and the headers that matter."""
-    status = HTTPStatus(response["status"])
-    head = [f"{status.value} {status.phrase}", *(f"{name}: {value}" for name, value in response["headers"].items())]
+    status = response["status"]
+    phrase = _PHRASES.get(status) or HTTPStatus(status).phrase
+    head = [f"{status} {phrase}", *(f"{name}: {value}" for name, value in response["headers"].items())]
     body = _pretty(response["json"]) if "json" in response else response.get("text", "").rstrip()
     return _fenced("http", "HTTP/1.1 " + "\n".join(head) + (f"\n\n{body}" if body else ""))
 

@@ -87,9 +87,25 @@ def _certificate(
         .not_valid_after(now + timedelta(days=1))
         .add_extension(x509.SubjectAlternativeName([alternative]), critical=False)
         .add_extension(x509.BasicConstraints(ca=authority, path_length=None), critical=True)
+        # RFC 5280 requires it of an authority, and Python from 3.13 on checks this.
+        .add_extension(_key_usage(may_sign=authority), critical=True)
         .add_extension(x509.SubjectKeyIdentifier.from_public_key(public), critical=False)
         .add_extension(x509.AuthorityKeyIdentifier.from_issuer_public_key(signer.public_key()), critical=False)
         .sign(signer, hashes.SHA256())
+    )
+
+
+def _key_usage(*, may_sign: bool) -> x509.KeyUsage:
+    return x509.KeyUsage(
+        digital_signature=not may_sign,
+        key_cert_sign=may_sign,
+        crl_sign=may_sign,
+        content_commitment=False,
+        key_encipherment=False,
+        data_encipherment=False,
+        key_agreement=False,
+        encipher_only=False,
+        decipher_only=False,
     )
 
 

@@ -147,8 +147,8 @@ async def test_no_command_prints_a_secret_when_it_fails(servers: Servers, fork: 
         assert "Traceback" not in output
         assert output.count("\n") == (2 if command == ("status",) else 1)  # `status` has a line for each database
 
-    async def ends(environment: dict[str, str], command: str, reason: str) -> None:
-        code, output = await chats(environment, command, start=fork)
+    async def ends(environment: dict[str, str], process: str, reason: str) -> None:
+        code, output = await chats(environment, process, "--port", str(free_ports([0])[0]), start=fork)
         assert code == 1
         assert_silent(output)
         assert "Traceback" not in output

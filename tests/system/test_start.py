@@ -129,6 +129,7 @@ async def test_a_worker_that_the_broker_rejects_reports_it_in_one_line_and_exits
 ) -> None:
     async with amqp_peer(refuses) as peer:
         url = f"amqp://user:hunter2@127.0.0.1:{peer.port}/shop"
-        [line] = await fails(fork, tmp_path, "worker", CHATS_BROKER_URL=url, **API)
+        port = str(free_ports([0])[0])
+        [line] = await fails(fork, tmp_path, "worker", "--port", port, CHATS_BROKER_URL=url, **API)
     assert f"chats: {words}" in line
     assert "hunter2" not in line
