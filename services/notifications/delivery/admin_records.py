@@ -5,7 +5,7 @@ from dataclasses import dataclass
 from typing import Any
 from uuid import UUID, uuid5
 
-from sqlalchemy import ColumnElement, Exists, and_, case, delete, exists, or_, select
+from sqlalchemy import ColumnElement, Exists, and_, delete, exists, func, or_, select
 from sqlalchemy.ext.asyncio import AsyncSession
 
 from services.notifications.models import (
@@ -50,7 +50,8 @@ def is_read_by(admin_id: Any, number: Any) -> ColumnElement[bool]:
     )
     opened_by_one = _exists(
         shared.conversation_id == record.conversation_id,
-        case((number == 0, shared.opened_by_admin), else_=shared.read_by_admin_number >= number),
+        # Without messages there is none to read; who has read later ones has opened it, too.
+        (shared.read_by_admin_number >= func.greatest(number, 1)) | (shared.opened_by_admin & (number == 0)),
     )
     return or_(dismissed, all_dismissed, opened, and_(record.recipient_id.is_(None), opened_by_one))
 

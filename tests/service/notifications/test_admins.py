@@ -106,6 +106,16 @@ async def test_a_conversation_without_a_message_is_read_when_an_admin_opens_it(
     assert await entries(sweeping, bell("kim")) == [("CONVERSATION_CREATED", "Here I am", False)]
 
 
+async def test_a_conversation_without_a_message_is_read_when_an_admin_reads_a_later_one(
+    sweeping: Sweeper, anna: Caller, sam: Caller, bell: Bell
+) -> None:
+    conversation = (await anna.open())["id"]
+    await sam.post(conversation, "How can we help?")
+    assert await entries(sweeping, bell("kim")) == [("CONVERSATION_CREATED", "", False)]
+    await sam.get(f"/conversations/{conversation}")
+    assert await entries(sweeping, bell("kim")) == [("CONVERSATION_CREATED", "", True)]
+
+
 async def test_a_mention_is_read_by_its_own_reader_only(
     sweeping: Sweeper, conversation: str, sam: Caller, kim: Caller, bell: Bell
 ) -> None:
