@@ -12,7 +12,12 @@ EXAMPLES: Final = FOLDER / "examples.json"
 ORIGIN: Final = "https://chats.example"
 
 # As in RFC 9110. Before Python 3.13 `HTTPStatus` has older names.
-_PHRASES: Final = {413: "Content Too Large", 416: "Range Not Satisfiable", 422: "Unprocessable Content"}
+_PHRASES: Final = {
+    413: "Content Too Large",
+    414: "URI Too Long",
+    416: "Range Not Satisfiable",
+    422: "Unprocessable Content",
+}
 _SHORT: Final = re.compile(r"([{\[])\s+([^{}\[\]]{0,90}?)\s+([}\]])")
 
 Json = Mapping[str, Any]
