@@ -146,6 +146,11 @@ _ENTRY = f"""
 
 @cache
 def _timeline(newest_first: bool, continued: bool, rows: int) -> str:
+    """Return the SQL of a page of messages and entries in one order.
+
+    Each is read by its own index up to the page's length, then both are merged: the cost is that of two pages, also in
+    a long conversation.
+    """
     desc, after = (" desc", "<") if newest_first else ("", ">")
     place = entry_place = ""
     if continued:

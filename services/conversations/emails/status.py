@@ -40,6 +40,7 @@ def _entry(status: EmailStatus) -> tuple[int | None, object, str]:
     return max(status.numbers, default=None), status.at, json.dumps(data)
 
 
+# `known`: the new data of each email's entry, beside what it has now; `added` and `changed` write it.
 # The conversations are locked, so that an entry is written before their deletion or not at all. The lock of the cursor,
 # which the caller holds, keeps other writers of these entries away.
 # An email without messages gets no entry, but changes the one that it has: that keeps its numbers.

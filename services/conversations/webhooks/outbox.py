@@ -75,6 +75,8 @@ async def advance_lines(driver: Driver, lines: Iterable[Line]) -> None:
 IS_ENABLED: Final = "disabled_at is null and deleted_at is null"
 _LOCK: Final = "select from webhook_progress for update"
 _ANY: Final = f"select exists (select from webhooks where {IS_ENABLED})"  # noqa: S608 - a constant
+# An event that a webhook already has is not added again. Only the first new delivery of a line may be due, and only if
+# no older one of the line is pending.
 _ADD: Final = f"""
     with happened as (
         select * from unnest(

@@ -185,12 +185,17 @@ _TYPES: Final = ("uuid", "uuid", "text", "int", "text", "text", "int", "bytea", 
 # less of one that is made for these values; that takes longer than the statement.
 _ARRAYS: Final = ", ".join(f"(select ${number}::{type_}[])" for number, type_ in enumerate(_TYPES, 1))
 _WAITS_OR_POSTED: Final = f"state in ('{InboundState.RECEIVED}', '{InboundState.POSTED}')"
-# Of emails of different conversations. UUIDv7 ids are in the order of time. A subquery makes the bound once, so that
-# PostgreSQL can use the indexes. The deletion of a conversation locks its mark: it erases the row, or is seen here. The
-# customer may have been merged while the email was transferred.
-# `is true` keeps the hour and the state from the indexes: PostgreSQL keeps the plan of an empty table until it has new
-# statistics, and each email would read those of all conversations in the last hour instead of its own one's.
-# What is held is counted only for an email that would be held.
+# Takes in emails of different conversations, in these steps:
+# `email`: whose each is. The customer may have been merged while it was transferred.
+# `mark`: locks the conversations' marks. A deletion locks its mark, too: it erases the new row, or is seen here.
+# `counted`, `judged`: more than twenty an hour of a conversation, or of a customer's new ones, are held.
+# `bounded`: whether there is room for what is held; this is counted only for an email that would be.
+# `taken`: the rows. An email that has arrived before conflicts, and is read by `_FIND`.
+# `told`, `noticed`: what is held changes the conversation's flag, and may get its sender a notice.
+#
+# Its plan: the conversation's index for each count. UUIDv7 ids are in the order of time, and a subquery makes the bound
+# of an hour once. `is true` keeps the hour and the state from other indexes: PostgreSQL keeps the plan of an empty
+# table until it has new statistics, and each email would read those of all conversations in the last hour.
 TAKE_IN_SQL: Final = f"""
 with email as (
     select each.*, coalesce((select merged_into from people where id = author_id), author_id) as user_id
