@@ -29,13 +29,21 @@ from services.conversations.app import create_app
 from services.conversations.identity import sessions
 from services.conversations.rules import Side
 from services.conversations.settings import ApiSettings
-from shared.auth.tokens import issue_session_token
-from shared.database.migrations import upgrade
-from shared.observability.logs import configure_logging
-from shared.process.running import tune_gc
 from shared.settings import Role
 from tests.helpers.waiting import eventually
 from tests.system.helpers.product import SECRET, headers_of
+
+try:
+    from shared.auth.tokens import issue_session_token
+    from shared.database.migrations import upgrade
+    from shared.observability.logs import configure_logging
+    from shared.process.running import tune_gc
+except ModuleNotFoundError:  # the other checkout is of a time when `shared` had no packages
+    from shared.migrations import upgrade  # type: ignore[import-not-found,no-redef]
+    from shared.processes import tune_gc  # type: ignore[import-not-found,no-redef]
+
+    from shared.auth import issue_session_token  # type: ignore[attr-defined,no-redef]
+    from shared.observability import configure_logging  # type: ignore[attr-defined,no-redef]
 
 BRIEF = bool(os.environ.get("BRIEF"))
 CUSTOMERS = 8 if BRIEF else 32

@@ -29,7 +29,7 @@ from services.conversations.event_log.position import decode_position, encode_po
 from services.conversations.rate_limits.policy import network_of
 from services.conversations.search.query import parse
 from services.conversations.search.words import terms
-from services.conversations.web.forms import _number, known_key
+from services.conversations.web.forms import field_value, known_key
 from services.notifications.api.routes.inbound_mime import given_secret
 from services.notifications.inbound.recipients import addresses_in
 from shared.api.request_limits import MAX_HEADER_BYTES, RequestSizeMiddleware
@@ -232,7 +232,7 @@ PARSERS = {
     ),
     "form's key": Parser(known_key, (), str(SESSION), str(SESSION), is_uuid),
     "form's number": Parser(
-        lambda text: _number("seen_number", text), (), "7", 7, lambda found: isinstance(found, str | int)
+        lambda text: field_value("seen_number", text), (), "7", 7, lambda found: isinstance(found, str | int)
     ),
 }
 each_parser = pytest.mark.parametrize("parser", PARSERS.values(), ids=PARSERS)

@@ -75,7 +75,7 @@ async def read_form(
         given[name] = given[name].strip()
     key = known_key(typed.get("idempotency_key"))
     # Only `seen_number` is converted, so validation stays as strict as for JSON.
-    values: dict[str, Any] = {name: _number(name, value) for name, value in given.items()}
+    values: dict[str, Any] = {name: field_value(name, value) for name, value in given.items()}
     if attachments or stored:
         values[ATTACHMENTS] = attachments + stored
     return replace(form_of(kind, values, typed, gettext), key=key, attachments=attachments + stored)
@@ -103,7 +103,8 @@ def known_key(text: str | None) -> str:
         return str(uuid4())
 
 
-def _number(name: str, value: str) -> str | int:
+def field_value(name: str, value: str) -> str | int:
+    """Return what a field holds: `seen_number` a number if it is one, every other its text."""
     return int(value) if name == "seen_number" and value.isascii() and value.isdigit() and len(value) <= 10 else value  # noqa: PLR2004 - digits
 
 

@@ -32,8 +32,8 @@ def read(reply: dict[str, str]) -> Cut:
 
 @pytest.mark.parametrize("reply", REPLIES, ids=[reply["name"] for reply in REPLIES])
 def test_what_the_customer_wrote_is_shown_and_nothing_else(reply: dict[str, Any]) -> None:
-    assert _spaced(read(reply).text) == _spaced(reply["expected"])
+    assert spaced(read(reply).text) == spaced(reply["expected"])
 
 
-def _spaced(text: str) -> str:
+def spaced(text: str) -> str:
     return "\n".join(" ".join(line.split()) for line in text.split("\n") if line.strip())

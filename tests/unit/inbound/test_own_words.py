@@ -9,7 +9,7 @@ from services.notifications.inbound.quotes.introductions import Known
 from services.notifications.inbound.quotes.own_words import own_words
 from services.notifications.inbound.quotes.reply_text import read_own_words
 from services.notifications.mail.fingerprints import Fingerprints, fingerprint
-from tests.unit.inbound.test_corpus import OURS, REPLIES, _spaced
+from tests.unit.inbound.test_corpus import OURS, REPLIES, spaced
 from tests.unit.inbound.test_quotes import INTRO, KNOWN, QUOTE, WRITTEN
 from tests.unit.inbound.test_quotes import OURS as OUR_EMAIL
 
@@ -28,8 +28,8 @@ def read(reply: dict[str, str], *, recognised: bool) -> str | None:
 
 
 def is_all(reply: dict[str, str], text: str | None) -> bool:
-    expected = _spaced(reply["expected"])
-    return text is not None and _spaced(text) in {expected, expected.partition("\n--\n")[0]}
+    expected = spaced(reply["expected"])
+    return text is not None and spaced(text) in {expected, expected.partition("\n--\n")[0]}
 
 
 def test_replies_of_mail_programs_are_cut_exactly_and_those_within_the_quote_are_held() -> None:
