@@ -34,7 +34,7 @@ def print_deliveries(webhook_id: UUID, state: str | None, limit: int) -> None:
         outcome = " ".join(str(part) for part in (row.status, row.error) if part is not None)
         typer.echo(
             f"{row.id}  {row.at:%Y-%m-%d %H:%M:%S}  {row.type}  {row.conversation_id or '-'}  {row.state}"
-            f"  {row.attempts} attempts  {outcome}".rstrip()
+            f"  {row.attempts} attempt{'' if row.attempts == 1 else 's'}  {outcome}".rstrip()
         )
 
 

@@ -96,7 +96,8 @@ class Export:
     @property
     def file_name(self) -> str:
         """The name of the archive."""
-        return f"{safe_name(self._person.id).translate(_NOT_IN_FILE_NAMES)[:100]}-{self._now:%Y-%m-%d}.zip"
+        name = safe_name(self._person.id).translate(_NOT_IN_FILE_NAMES)[:100].lstrip(".")  # a dot would hide the file
+        return f"{name or 'export'}-{self._now:%Y-%m-%d}.zip"
 
     async def write(self, write: Write) -> None:
         """Write the archive. If it fails, what was written is no valid archive.

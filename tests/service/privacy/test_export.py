@@ -176,6 +176,8 @@ async def test_a_person_without_anything_has_an_export_and_each_one_is_in_the_au
     await shop.call("PUT", "/users/new", {"name": "New"})
     assert data(await export(shop, "new"), "orders") == []
     assert (await shop.call("HEAD", "/users/new/export")).status_code == 200
+    await shop.call("PUT", "/users/.hidden", {"name": "New"})
+    assert '"hidden-' in (await shop.call("GET", "/users/.hidden/export")).headers["content-disposition"]
     acts = (await sam.get("/audit", action="user.exported"))["items"]
     assert [(act["target_id"], act["data"]) for act in acts if act["target_id"] == "new"] == [
         ("new", {"internal": False})
