@@ -28,6 +28,7 @@ BY_UV := awk '/^uv==/,!/\\$$/' requirements.lock | $(BY_PIP) /dev/stdin && \
 
 help:
 	@echo "make run             Run the whole system on this machine; Ctrl-C stops it"
+	@echo "make setup           Install what development and tests need"
 	@echo "make test            Run all tests"
 	@echo "make check           Check format, lint, types, layers, migrations, translations, API reference, prose, spelling and lock files"
 	@echo "make verify          Run the checks too slow for CI: all crash points, long fuzzing and chaos, coverage; takes hours"
