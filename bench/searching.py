@@ -1,10 +1,12 @@
-"""Measure search: `python -m bench.searching`, TALKS=100000, SEARCHES=40, POSTS=3000, BULK=0, KEEP=.
+"""Measure search: `python -m bench.searching`, TALKS=100000, SEARCHES=40, POSTS=3000, ACTIVE=200, BULK=0, KEEP=.
 
 A PostgreSQL of its own with TALKS conversations of ten messages, indexed by the real indexer. Each kind of search takes
 turns with the yardstick, the first page of all conversations; both without HTTP, with all of their statements and their
-Python. Then messages are posted to random conversations, one every few milliseconds, with and without the indexer: the
-CPU time and the write-ahead log of each. With BULK=1 all cores write the documents, and their index is built at the
-end: for millions of messages. KEEP names a directory for that data, which a later run with the same TALKS goes on with.
+Python. Then messages are posted to ACTIVE new conversations, ten to each, before another one takes its place; with
+ACTIVE=0 to random old ones. Each is indexed alone: the CPU time and the write-ahead log of posting and of indexing,
+with whole pages and a checkpoint before each hundred, as every five minutes at 28,000 a day. With BULK=1 all cores
+write the documents, and their index is built at the end: for millions of messages. KEEP names a directory for that
+data, which a later run with the same TALKS goes on with.
 """
 
 import asyncio
@@ -18,17 +20,19 @@ import time
 from collections.abc import AsyncIterator, Awaitable, Callable, Mapping, Sequence
 from concurrent.futures import ProcessPoolExecutor
 from functools import partial
+from itertools import accumulate
 from pathlib import Path
 from uuid import UUID
 
 import asyncpg
 import psutil
 
-from bench.search_data import fill, sequences, words
+from bench.search_data import MESSAGES_A_TALK, WORDS_A_MESSAGE, fill, sequences, words
 from deploy.cli import SERVICES
 from deploy.local.ports import free_ports
 from deploy.local.postgres import KILLABLE, Server, create_databases, prepare, running, throwaway_postgres
 from services.conversations.event_log.sequencer import number_events
+from services.conversations.messaging.commands import NewConversation, create_conversation
 from services.conversations.messaging.listing import Filters, list_by_activity
 from services.conversations.messaging.posting import Post, post_message
 from services.conversations.rules import Side, Status
@@ -43,6 +47,8 @@ from shared.observability.logs import configure_logging
 TALKS = int(os.environ.get("TALKS", "100000"))
 SEARCHES = int(os.environ.get("SEARCHES", "40"))
 POSTS = int(os.environ.get("POSTS", "3000"))
+ACTIVE = int(os.environ.get("ACTIVE", "200"))
+ROUND = 100  # messages posted, and then indexed
 BULK = os.environ.get("BULK") == "1"
 KEEP = os.environ.get("KEEP")
 BATCH = 1_000  # conversations that a process indexes at once
@@ -74,6 +80,7 @@ async def main() -> None:
 
 @contextlib.asynccontextmanager
 async def _kept_postgres(directory: Path) -> AsyncIterator[Server]:
+    directory.parent.mkdir(parents=True, exist_ok=True)
     server = prepare(directory, free_ports([0])[0], "bench", print)
     async with running(server, KILLABLE):
         yield server
@@ -200,43 +207,75 @@ async def _timed(work: Callable[[], Awaitable[int]]) -> tuple[float, int]:
 
 
 async def _post(server: Server, sessions: SessionFactory) -> None:
-    """Post messages to random conversations, alternately without and with the indexer."""
+    """Post messages and index them, in turn, and print what both cost."""
     superuser = await asyncpg.connect(server.url("conversations"))
-    ids = [row["id"] for row in await superuser.fetch("select id from conversations order by random() limit 20000")]
-    vocabulary = words()
-    measured: dict[bool, list[tuple[float, float, float]]] = {False: [], True: []}
-    for turn in range(6):
-        await superuser.execute("checkpoint")
-        indexes = turn % 2 == 1
-        before = await _spent(superuser)
-        await _post_some(sessions, ids, vocabulary)
-        if indexes:
-            while await index_round(sessions, settle=-1):
-                pass
-        after = await _spent(superuser)
-        measured[indexes].append(tuple((one - other) / POSTS for one, other in zip(after, before, strict=True)))  # type: ignore[arg-type] # three
-        if not indexes:  # outside of the measurement
-            while await index_round(sessions, settle=-1):
-                pass
+    await superuser.execute("alter system set full_page_writes = on")
+    await superuser.execute("select pg_reload_conf()")
+    workload = _Workload([row["id"] for row in await superuser.fetch(_SOME)])
+    await _measure(superuser, sessions, workload, 8 * ACTIVE)  # until conversations end as fast as they begin
+    await superuser.execute("vacuum conversation_search")
+    spent = await _measure(superuser, sessions, workload, POSTS)
     await superuser.close()
-    for indexes, rounds in measured.items():
-        python, postgres, wal = (statistics.median(column) for column in zip(*rounds, strict=True))
-        name = "with the indexer" if indexes else "without"
-        print(
-            f"a message, {name:18} Python {python * 1e3:.2f} ms, PostgreSQL {postgres * 1e3:.2f} ms, {wal / 1e3:.1f} KB"
-        )
+    for name, (python, postgres, wal) in spent.items():
+        print(f"{name} a message: Python {python * 1e3:.2f} ms, PostgreSQL {postgres * 1e3:.2f} ms, {wal / 1e3:.1f} KB")
 
 
-async def _post_some(sessions: SessionFactory, ids: Sequence[UUID], vocabulary: Sequence[str]) -> None:
-    generator = random.Random()
-    weights = [1 / place for place in range(1, len(vocabulary) + 1)]
-    bodies = [" ".join(generator.choices(vocabulary, weights, k=25)) for _ in range(200)]
-    for number in range(POSTS):
+async def _measure(
+    superuser: Driver, sessions: SessionFactory, workload: "_Workload", posts: int
+) -> Mapping[str, Sequence[float]]:
+    """Return the seconds of Python and of PostgreSQL and the bytes of the log, for each message."""
+
+    async def post() -> None:
+        for _ in range(ROUND):
+            await workload.post(sessions)
+        async with transaction(sessions) as session:
+            await number_events(session)
+
+    async def index() -> None:
+        while await index_round(sessions, settle=-1):
+            pass
+
+    spent = {"posting": [0.0, 0.0, 0.0], "indexing": [0.0, 0.0, 0.0]}
+    before = await _spent(superuser)
+    for _ in range(posts // ROUND):
+        await superuser.execute("checkpoint")  # after which each changed page is logged as a whole
+        for total, work in zip(spent.values(), (post, index), strict=True):
+            await work()
+            after = await _spent(superuser)
+            total[:] = [each + (one - other) / posts for each, one, other in zip(total, after, before, strict=True)]
+            before = after
+    return spent
+
+
+class _Workload:
+    """Messages to `ACTIVE` conversations at a time, which begin and end; without any, to random ones of `ids`."""
+
+    def __init__(self, ids: Sequence[UUID]) -> None:
+        self._ids, self._left, self._generator = ids, dict[UUID, int](), random.Random(5)
+        self._vocabulary = words()
+        self._weights = list(accumulate(1 / place for place in range(1, len(self._vocabulary) + 1)))
+
+    async def post(self, sessions: SessionFactory) -> None:
+        """Post a message, or open a conversation with one."""
+        generator = self._generator
         async with sessions() as session:
-            await post_message(session, Post(generator.choice(ids), "A-0", Side.ADMIN, generator.choice(bodies)))
-        if number % 50 == 49:
-            async with transaction(sessions) as session:
-                await number_events(session)
+            if len(self._left) < ACTIVE:
+                new = NewConversation("C-0", self._text(4), "A-0", Side.ADMIN, body=self._text(WORDS_A_MESSAGE))
+                talk, _ = await create_conversation(session, new)
+                await session.commit()
+                self._left[talk] = generator.randint(0, 2 * MESSAGES_A_TALK - 2)
+            else:
+                talk = generator.choice(list(self._left) if ACTIVE else self._ids)
+                await post_message(session, Post(talk, "A-0", Side.ADMIN, self._text(WORDS_A_MESSAGE)))
+                self._left[talk] = self._left.get(talk, 0) - 1
+            if self._left[talk] <= 0:
+                del self._left[talk]
+
+    def _text(self, length: int) -> str:
+        return " ".join(self._generator.choices(self._vocabulary, cum_weights=self._weights, k=length))
+
+
+_SOME = "select id from conversations order by random() limit 20000"
 
 
 async def _spent(superuser: Driver) -> tuple[float, float, float]:

@@ -89,7 +89,7 @@ async def _find(
         page = PageSql(filters, side)
         if cursor is not None:
             page.start_after(cursor, binding)
-        statement = _statement(page, query, side, pending, filters, rows_to_fetch(limit))
+        statement = _Statement(page, query, side, pending, filters, rows_to_fetch(limit)).sql()
         rows = await fetch_with_custom_plan(reader, statement, *page.values) if query.terms else []
         for index, row in enumerate(rows):
             if len(found) == limit:
@@ -122,108 +122,157 @@ async def _read_pending(reader: Reader, customer: str | None) -> dict[UUID, _Pen
     return dict(pending)
 
 
-def _statement(
-    page: PageSql, query: SearchQuery, side: Side, pending: dict[UUID, _Pending], filters: Filters, rows: int
-) -> str:
-    """Return the SQL of a page, with its parameters in `page`."""
-    ids = page.bind(list(pending))
-    documents = page.bind([text_of(conversation.terms) for conversation in pending.values()])
-    people = _People(page, query.terms if side is Side.ADMIN else ())
-    markers = people.markers
-    q = f"{page.bind(query.tsquery(markers))}::text::tsquery"
-    lexemes = [term.lexemes() for term in query.wanted]
-    whole = page.bind(sorted(set[str]().union(*(whole for whole, _ in lexemes))))
-    beginnings = page.bind(sorted(set[str]().union(*(beginnings for _, beginnings in lexemes))))
-    notes = _Notes(page, query) if side is Side.ADMIN else None
-    is_other = "c.id not in (select id from pending)"
-    if any(term.is_negated for term in query.terms):
-        without = " & ".join(f"!{marker}" for marker in people.negated) or "!none"
-        is_other += " and c.id not in (select id from noted) and c.user_id not in (select id from people)"
-        is_other += f" and {people.added_to(_NOTHING)} @@ {page.bind(without)}::text::tsquery"
-    walk = WALK_OF_FEW if filters.is_selective else WALK if query.wanted else WALK_WITHOUT
-    first = f"order by {BY_ACTIVITY} limit {rows}"
-    # Few conversations may match the filters, and very many the word.
-    is_beyond = f"exists ({page.sql(BY_ACTIVITY, walk)} offset {walk - 1})"
-    found = "(select count(*) from walked)"
-    is_worth_more = f"{found} between {ENOUGH} and {rows - 1}" if walk < WALK_ON else "false"
+class _Statement:
+    """The SQL of a page, with its parameters in `page`. A method for each step returns the SQL of its rows."""
 
-    def looked_at(conversations: str, condition: str, limit: str) -> str:
+    def __init__(
+        self,
+        page: PageSql,
+        query: SearchQuery,
+        side: Side,
+        pending: dict[UUID, _Pending],
+        filters: Filters,
+        rows: int,
+    ) -> None:
+        self._page, self._query, self._side, self._rows = page, query, side, rows
+        self._ids = page.bind(list(pending))
+        self._documents = page.bind([text_of(conversation.terms) for conversation in pending.values()])
+        self._people = _People(page, query.terms if side is Side.ADMIN else ())
+        self._notes = _Notes(page, query) if side is Side.ADMIN else None
+        self._q = f"{page.bind(query.tsquery(self._people.markers))}::text::tsquery"
+        self._walk = WALK_OF_FEW if filters.is_selective else WALK if query.wanted else WALK_WITHOUT
+        self._first = f"order by {BY_ACTIVITY} limit {rows}"
+        self._is_other = self._not_direct()
+
+    def sql(self) -> str:
+        """Return the whole statement."""
+        steps = {
+            "pending": self._pending(),
+            "people": self._people.sql(),
+            "noted": self._notes.sql if self._notes else _NO_NOTES,
+            "near": _NEAR,
+            "direct": self._direct(),
+            "walked": self._walked(),
+            "further": self._further(),
+            "newest": "select * from walked union all select * from further",
+            "indexed": self._indexed(),
+            "older": self._older(),
+        }
+        return conversations_sql(
+            f"with {', '.join(f'{name} as materialized ({sql})' for name, sql in steps.items())} {self._results()}",
+            BY_ACTIVITY,
+            "c.match_number",
+            "c.match_body",
+            "c.match_notes",
+            "u.custom" if self._side is Side.ADMIN else "null::json",
+            self._people.merged_ids,
+            side=self._side,
+        )
+
+    def _pending(self) -> str:
+        """Conversations with messages that are not indexed, and the terms of these."""
+        arrays = f"{self._ids}::uuid[], {self._documents}::text[]"
+        return f"select id, tsv::tsvector from unnest({arrays}) as pending (id, tsv)"  # noqa: S608 - placeholders
+
+    def _direct(self) -> str:
+        """Those of `near` that have all terms."""
+        notes = "note_search" if self._notes else "noted"
         return f"""
-    select c.id, c.last_activity_at
-    from ({conversations}) as c cross join lateral (
-        select from conversation_search as document {notes.joined if notes else ""}
-        where document.conversation_id = c.id
-            and {people.added_to(notes.added if notes else "document.tsv")} @@ {q} limit 1
-    ) as matching
-    where {is_other} and {condition}
-    order by {BY_ACTIVITY} limit {limit}
-"""  # noqa: S608 - built from constants
+            select c.id, c.last_activity_at
+            from (
+                select c.* from near cross join lateral (
+                    select * from conversations as c where c.id = near.id and {self._page.where()} limit 1
+                ) as c
+                order by {BY_ACTIVITY}
+            ) as c
+                left join pending on pending.id = c.id
+                left join people on people.id = c.user_id
+                left join {notes} as note on note.{"conversation_id" if self._notes else "id"} = c.id
+                cross join lateral (
+                    select from (select) as one
+                        left join conversation_search as document on document.conversation_id = c.id
+                    where ({self._people.added_to(_ALL_TERMS)}) @@ {self._q} limit 1
+                ) as matching
+            {self._first}
+        """  # noqa: S608 - built from constants
 
-    return conversations_sql(
-        f"""
-with pending as materialized (
-    select id, tsv::tsvector from unnest({ids}::uuid[], {documents}::text[]) as pending (id, tsv)
-),
-people as materialized ({people.sql()}),
-noted as materialized ({notes.sql if notes else _NO_NOTES}),
-near as materialized (
-    select id from pending union select id from noted
-    union select c.id from people join conversations as c on c.user_id = people.id
-),
-direct as materialized (
-    select c.id, c.last_activity_at
-    from (
-        select c.* from near cross join lateral (
-            select * from conversations as c where c.id = near.id and {page.where()} limit 1
-        ) as c
-        order by {BY_ACTIVITY}
-    ) as c
-        left join pending on pending.id = c.id
-        left join people on people.id = c.user_id
-        left join {"note_search" if notes else "noted"} as note on note.{"conversation_id" if notes else "id"} = c.id
-        cross join lateral (
-            select from (select) as one left join conversation_search as document on document.conversation_id = c.id
-            where ({people.added_to(_ALL_TERMS)}) @@ {q} limit 1
-        ) as matching
-    {first}
-),
-walked as materialized ({looked_at(page.sql(BY_ACTIVITY, walk), "true", f"{rows}")}),
-further as materialized (
-    {looked_at(f"{page.sql(BY_ACTIVITY, WALK_ON)} offset {walk}", is_worth_more, f"{rows} - {found}")}
-),
-newest as materialized (select * from walked union all select * from further),
-indexed as materialized (
-    select conversation_id from conversation_search
-    where tsv @@ {q} and {f"(select count(*) from newest) < {rows} and {is_beyond}" if query.wanted else "false"}
-),
-older as materialized (
-    select distinct c.id, c.last_activity_at
-    from indexed cross join lateral (select * from conversations where id = indexed.conversation_id limit 1) as c
-    where {page.where()} and {is_other}
-    {first}
-)
-select c.*, best.number as match_number, message.body as match_body, {_NOTES if notes else "null"} as match_notes
-from conversations as c
-    left join lateral (
-        select document.first_number + position - 2 as number
-        from conversation_search as document, unnest(document.tsv) as term, unnest(term.positions) as position
-        where document.conversation_id = c.id and position > 1
-            and (term.lexeme = any({whole}::text[]) or term.lexeme ^@ any({beginnings}::text[]))
-        group by 1 order by count(*) desc, 1 desc limit 1
-    ) as best on true
-    left join messages as message on message.conversation_id = c.id and message.number = best.number
-where c.id in (
-    select c.id from (select * from direct union select * from newest union select * from older) as c {first}
-)
-""",  # noqa: S608 - built from constants
-        BY_ACTIVITY,
-        "c.match_number",
-        "c.match_body",
-        "c.match_notes",
-        "u.custom" if side is Side.ADMIN else "null::json",
-        people.merged_ids,
-        side=side,
-    )
+    def _not_direct(self) -> str:
+        """Return the condition of conversations that `direct` does not decide about."""
+        condition = "c.id not in (select id from pending)"
+        if any(term.is_negated for term in self._query.terms):
+            without = " & ".join(f"!{marker}" for marker in self._people.negated) or "!none"
+            condition += " and c.id not in (select id from noted) and c.user_id not in (select id from people)"
+            condition += f" and {self._people.added_to(_NOTHING)} @@ {self._page.bind(without)}::text::tsquery"
+        return condition
+
+    def _walked(self) -> str:
+        """Those of the newest conversations that have all terms."""
+        return self._looked_at(self._page.sql(BY_ACTIVITY, self._walk), "true", str(self._rows))
+
+    def _further(self) -> str:
+        """The same of the next ones, if enough of the newest ones have the terms."""
+        if self._walk >= WALK_ON:
+            return _NOTHING_FOUND
+        found = "(select count(*) from walked)"
+        next_ones = f"{self._page.sql(BY_ACTIVITY, WALK_ON)} offset {self._walk}"
+        return self._looked_at(next_ones, f"{found} between {ENOUGH} and {self._rows - 1}", f"{self._rows} - {found}")
+
+    def _looked_at(self, conversations: str, condition: str, limit: str) -> str:
+        notes = self._notes
+        document = self._people.added_to(notes.added if notes else "document.tsv")
+        return f"""
+            select c.id, c.last_activity_at
+            from ({conversations}) as c cross join lateral (
+                select from conversation_search as document {notes.joined if notes else ""}
+                where document.conversation_id = c.id and {document} @@ {self._q} limit 1
+            ) as matching
+            where {self._is_other} and {condition}
+            order by {BY_ACTIVITY} limit {limit}
+        """  # noqa: S608 - built from constants
+
+    def _indexed(self) -> str:
+        """All conversations that have the terms, unless the newest ones fill the page or are all that match."""
+        # Few conversations may match the filters, and very many the word.
+        is_beyond = f"exists ({self._page.sql(BY_ACTIVITY, self._walk)} offset {self._walk - 1})"
+        is_unfilled = f"(select count(*) from newest) < {self._rows} and {is_beyond}"  # noqa: S608 - built from constants
+        return f"""
+            select conversation_id from conversation_search
+            where tsv @@ {self._q} and {is_unfilled if self._query.wanted else "false"}
+        """  # noqa: S608 - built from constants
+
+    def _older(self) -> str:
+        """The newest of `indexed` that match the filters."""
+        return f"""
+            select distinct c.id, c.last_activity_at
+            from indexed
+                cross join lateral (select * from conversations where id = indexed.conversation_id limit 1) as c
+            where {self._page.where()} and {self._is_other}
+            {self._first}
+        """  # noqa: S608 - built from constants
+
+    def _results(self) -> str:
+        """The conversations of the page, each with the message that has most of the terms."""
+        lexemes = [term.lexemes() for term in self._query.wanted]
+        whole = self._page.bind(sorted(set[str]().union(*(whole for whole, _ in lexemes))))
+        beginnings = self._page.bind(sorted(set[str]().union(*(beginnings for _, beginnings in lexemes))))
+        return f"""
+            select c.*, best.number as match_number, message.body as match_body,
+                {_NOTES if self._notes else "null"} as match_notes
+            from conversations as c
+                left join lateral (
+                    select document.first_number + position - 2 as number
+                    from conversation_search as document, unnest(document.tsv) as term,
+                        unnest(term.positions) as position
+                    where document.conversation_id = c.id and position > 1
+                        and (term.lexeme = any({whole}::text[]) or term.lexeme ^@ any({beginnings}::text[]))
+                    group by 1 order by count(*) desc, 1 desc limit 1
+                ) as best on true
+                left join messages as message on message.conversation_id = c.id and message.number = best.number
+            where c.id in (
+                select c.id
+                from (select * from direct union select * from newest union select * from older) as c {self._first}
+            )
+        """  # noqa: S608 - built from constants
 
 
 class _Compared(NamedTuple):
@@ -330,6 +379,12 @@ def _lexemes(patterns: Sequence[_Compared]) -> str:
 _NOTHING = "''::tsvector"
 _ALL_TERMS = " || ".join(f"coalesce({name}.tsv, '')" for name in ("document", "pending", "people", "note"))
 _NO_NOTES = "select null::uuid as id, ''::tsvector as tsv where false"
+_NOTHING_FOUND = "select null::uuid as id, null::timestamptz as last_activity_at where false"
+# Conversations that may have the terms outside of their documents.
+_NEAR = """
+    select id from pending union select id from noted
+    union select c.id from people join conversations as c on c.user_id = people.id
+"""
 # Those of a conversation that was found, newest first.
 _NOTES = """(
     select json_agg(json_build_array(id, body))::text
