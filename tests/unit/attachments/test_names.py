@@ -110,4 +110,8 @@ def test_any_header_has_a_name_or_none(header: str) -> None:
 
 @pytest.mark.parametrize("charset", ["undefined", "idna", "punycode"])
 def test_a_name_in_an_encoding_that_is_not_one_of_texts_is_no_name(charset: str) -> None:
-    assert name_in_header(f"attachment; filename*={charset}''%80%80") in {None, "", "%80%80"}  # by the version of Python
+    assert name_in_header(f"attachment; filename*={charset}''%80%80") in {
+        None,
+        "",
+        "%80%80",
+    }  # by the version of Python
