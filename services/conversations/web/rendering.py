@@ -177,8 +177,13 @@ class Pages:
         return self.render(request, "error.html", page_context, refusal=problem, **context)
 
     def render_html_error(self, request: Request, error: Problem | HTTPException) -> Response | None:
-        """Return an error page for errors outside routes, or None if the path is not a page's."""
-        return self.error_page(request, _problem(error)) if request.scope["path"].startswith(_ROOTS) else None
+        """Return an error page for errors outside routes, or None if the path is not a page's.
+
+        In the frame an unknown path has none: other sites may frame the messenger's own pages only.
+        """
+        is_page = request.scope["path"].startswith(_ROOTS)
+        is_unknown = error.status_code == HTTPStatus.NOT_FOUND if isinstance(error, HTTPException) else False
+        return None if not is_page or (is_unknown and is_framed(request)) else self.error_page(request, _problem(error))
 
 
 class PageRoute(APIRoute):
