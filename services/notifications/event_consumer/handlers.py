@@ -347,9 +347,11 @@ _MOVE_WATERMARKS = """
 _CREATE_NOTIFICATIONS = f"""
     with created as (
         insert into notifications (user_id, conversation_id, message_id, number, subject, sender_id, preview)
-        select * from unnest($1::text[], $2::uuid[], $3::uuid[], $4::int[], $5::text[], $6::text[], $7::text[])
-            as posted (user_id, conversation_id, message_id, number, subject, sender_id, preview)
+        select user_id, conversation_id, message_id, number, subject, sender_id, preview
+        from unnest($1::text[], $2::uuid[], $3::uuid[], $4::int[], $5::text[], $6::text[], $7::text[])
+            with ordinality as posted (user_id, conversation_id, message_id, number, subject, sender_id, preview, place)
         where not exists (select from notifications where notifications.message_id = posted.message_id)
+        order by place  -- ids ascend in the order of the messages, and lists are by id
         returning id, message_id
     ),
     logged as ({new_messages_created_sql("created where message_id = any($8::uuid[])")})
