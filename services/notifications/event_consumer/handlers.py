@@ -343,16 +343,11 @@ _MOVE_WATERMARKS = """
     from unnest($1::uuid[], $2::int[], $3::int[]) as moved (id, by_user, by_admin)
     where marks.conversation_id = moved.id
 """
-# The locks of the states exclude a concurrent insert, and `on conflict` would write to PostgreSQL's log once more.
 _CREATE_NOTIFICATIONS = f"""
     with created as (
         insert into notifications (user_id, conversation_id, message_id, number, subject, sender_id, preview)
-        select user_id, conversation_id, message_id, number, subject, sender_id, preview
-        from unnest($1::text[], $2::uuid[], $3::uuid[], $4::int[], $5::text[], $6::text[], $7::text[])
-            with ordinality as posted (user_id, conversation_id, message_id, number, subject, sender_id, preview, place)
-        where not exists (select from notifications where notifications.message_id = posted.message_id)
-        order by place  -- ids ascend in the order of the messages, and lists are by id
-        returning id, message_id
+        select * from unnest($1::text[], $2::uuid[], $3::uuid[], $4::int[], $5::text[], $6::text[], $7::text[])
+        on conflict do nothing returning id, message_id
     ),
     logged as ({new_messages_created_sql("created where message_id = any($8::uuid[])")})
     select message_id from created
