@@ -43,6 +43,7 @@ SECRET = "a secret for tests, of 32 bytes or more"
 DATABASES = ("conversations", "notifications")
 INBOUND_SECRET = "the secret of emails that come in"
 FEED_SECRET = "the feed's own secret, also long enough"
+NOBODY = "http://127.0.0.1:1"  # where nobody listens, other than at a default port beside a running product
 
 share_templates()
 
@@ -128,6 +129,7 @@ async def api(
         auth_secret=[SECRET],
         feed_secret=FEED_SECRET,
         inbound_secret=INBOUND_SECRET,
+        notifications_url=NOBODY,
         store_name="Test Store",
         redis_url=None,
         files_url=files_url,
@@ -153,6 +155,7 @@ async def running_api(sessions: SessionFactory, database_url: str, redis_url: st
     settings = ConversationsSettings(
         conversations_database_url=database_url,
         auth_secret=[SECRET],
+        notifications_url=NOBODY,
         store_name="Test Store",
         redis_url=redis_url,
     )

@@ -49,7 +49,7 @@ from tests.helpers.smtp_server import SmtpServer, smtp_server
 from tests.helpers.sse_client import Reader
 from tests.helpers.waiting import eventually
 from tests.helpers.webhook_receiver import webhook_receiver
-from tests.service.conftest import FEED_SECRET, INBOUND_SECRET, SECRET, As, serving
+from tests.service.conftest import FEED_SECRET, INBOUND_SECRET, NOBODY, SECRET, As, serving
 from tests.service.emails.test_follower import Following
 from tests.service.helpers.callers import UNKNOWN_ID, Caller
 from tests.service.helpers.event_factory import email_settings
@@ -123,6 +123,7 @@ async def product(
         auth_secret=[SECRET],
         feed_secret=FEED_SECRET,
         inbound_secret=INBOUND_SECRET,
+        notifications_url=NOBODY,
         store_name="Teapots",
         store_origins=[STORE_ORIGIN],
         redis_url=None,

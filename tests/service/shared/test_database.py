@@ -178,7 +178,7 @@ async def test_a_connection_that_the_network_dropped_is_given_up_and_replaced(da
     link = Link("test", url.port or 0, random.Random(1))
     async with proxied(link):
         through = url.set(port=link.port).render_as_string(hide_password=False)
-        engine = create_engine(through, application="tests", pool_size=2, command_timeout=0.3)
+        engine = create_engine(through, application="tests", pool_size=2, command_timeout=1)
         async with engine.connect() as connection:
             async with engine.connect() as other:
                 pids = {await pooled.scalar(text("select pg_backend_pid()")) for pooled in (connection, other)}
