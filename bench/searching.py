@@ -30,7 +30,7 @@ import psutil
 from bench.search_data import MESSAGES_A_TALK, WORDS_A_MESSAGE, fill, sequences, words
 from deploy.cli import SERVICES
 from deploy.local.ports import free_ports
-from deploy.local.postgres import KILLABLE, Server, create_databases, prepare, running, throwaway_postgres
+from deploy.local.postgres import THROWAWAY, Server, create_databases, prepare, running, throwaway_files
 from services.conversations.event_log.sequencer import number_events
 from services.conversations.messaging.commands import NewConversation, create_conversation
 from services.conversations.messaging.listing import Filters, list_by_activity
@@ -63,8 +63,7 @@ async def main() -> None:
     configure_logging("bench", "warning")
     with tempfile.TemporaryDirectory() as directory:
         files = Path(KEEP or directory)
-        run = _kept_postgres if KEEP else throwaway_postgres
-        async with run(files / "postgres") as server:
+        async with _postgres(files / "postgres") as server:
             await create_databases(server, {"conversations": "bench"})
             url = server.url("conversations", "conversations", "bench")
             await asyncio.to_thread(upgrade, SERVICES / "conversations", url)
@@ -79,10 +78,15 @@ async def main() -> None:
 
 
 @contextlib.asynccontextmanager
-async def _kept_postgres(directory: Path) -> AsyncIterator[Server]:
-    directory.parent.mkdir(parents=True, exist_ok=True)
-    server = prepare(directory, free_ports([0])[0], "bench", print)
-    async with running(server, KILLABLE):
+async def _postgres(directory: Path) -> AsyncIterator[Server]:
+    settings = THROWAWAY | {"full_page_writes": "on"}  # as in use: whole pages are most of the log
+    async with contextlib.AsyncExitStack() as stack:
+        if KEEP:
+            directory.parent.mkdir(parents=True, exist_ok=True)
+            server = prepare(directory, free_ports([0])[0], "bench", print)
+        else:
+            server = await stack.enter_async_context(throwaway_files(directory))
+        await stack.enter_async_context(running(server, settings))
         yield server
 
 
@@ -209,8 +213,6 @@ async def _timed(work: Callable[[], Awaitable[int]]) -> tuple[float, int]:
 async def _post(server: Server, sessions: SessionFactory) -> None:
     """Post messages and index them, in turn, and print what both cost."""
     superuser = await asyncpg.connect(server.url("conversations"))
-    await superuser.execute("alter system set full_page_writes = on")
-    await superuser.execute("select pg_reload_conf()")
     workload = _Workload([row["id"] for row in await superuser.fetch(_SOME)])
     await _measure(superuser, sessions, workload, 8 * ACTIVE)  # until conversations end as fast as they begin
     await superuser.execute("vacuum conversation_search")

@@ -23,7 +23,12 @@ class SearchDocument(Base):
     last_number: Mapped[int]
     tsv: Mapped[str] = mapped_column(TSVECTOR)
 
-    __table_args__ = (Index("conversation_search_idx", "tsv", postgresql_using="gin"),)
+    __table_args__ = (
+        # New entries wait in a list of up to 16 MB, which searches read, until they are sorted in together (ADR 0015).
+        Index(
+            "conversation_search_idx", "tsv", postgresql_using="gin", postgresql_with={"gin_pending_list_limit": 16384}
+        ),
+    )
 
 
 class NoteSearchDocument(Base):

@@ -235,10 +235,8 @@ class _Statement:
         # Few conversations may match the filters, and very many the word.
         is_beyond = f"exists ({self._page.sql(BY_ACTIVITY, self._walk)} offset {self._walk - 1})"
         is_unfilled = f"(select count(*) from newest) < {self._rows} and {is_beyond}"  # noqa: S608 - built from constants
-        return f"""
-            select conversation_id from conversation_search
-            where tsv @@ {self._q} and {is_unfilled if self._query.wanted else "false"}
-        """  # noqa: S608 - built from constants
+        condition = is_unfilled if self._query.wanted else "false"
+        return f"select conversation_id from find_documents({self._q}) as conversation_id where {condition}"  # noqa: S608 - as above
 
     def _older(self) -> str:
         """The newest of `indexed` that match the filters."""

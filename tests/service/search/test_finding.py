@@ -312,3 +312,19 @@ async def test_short_and_odd_searches_are_answered(anna: Caller, sam: Caller, q:
     await anna.open(body="Hello a 茶")
     for caller in (anna, sam):
         assert (await caller.call("GET", "/conversations", params={"q": q})).status_code == 200
+
+
+async def test_documents_are_found_by_their_index_however_dear_it_is_to_the_planner(
+    anna: Caller, conversations: SessionFactory
+) -> None:
+    parcel = await anna.open(subject="Blue hoodie", body="It has a hole in the sleeve.")
+    await catch_up_with_log(conversations)
+    whole_reads = text("select seq_scan from pg_stat_xact_user_tables where relname = 'conversation_search'")
+    async with transaction(conversations) as session:
+        await session.execute(text("set local random_page_cost = 10000"))  # as if its list of new entries were long
+        before = await session.scalar(whole_reads) or 0
+        found = await session.scalars(text("select find_documents('sleeve')"))
+        assert [str(conversation_id) for conversation_id in found] == [parcel["id"]]
+        assert await session.scalar(whole_reads) == before
+        await session.execute(text("select from conversation_search where tsv @@ 'sleeve'"))
+        assert await session.scalar(whole_reads) == before + 1
