@@ -111,5 +111,5 @@ def dovecot(
         "-e",
     ]
     program: list[str | Path] = [TREE / "usr/sbin/dovecot", "-F", "-c", configuration]
-    with running([*reader, *program], directory / "output"):
+    with running([*reader, *program], [lmtp, imap], directory / "output"):
         yield Dovecot(directory, lmtp, imap)

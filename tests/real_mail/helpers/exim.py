@@ -107,5 +107,7 @@ def exim(directory: Path, domain: str, address: str, lmtp: int, relayed: dict[st
         "NSS_WRAPPER_PASSWD": f"{directory}/passwd",
         "NSS_WRAPPER_GROUP": f"{directory}/group",
     }
-    with running([TREE / "usr/sbin/exim4", "-C", configuration, "-bdf", "-q1s"], directory / "output", environment):
+    with running(
+        [TREE / "usr/sbin/exim4", "-C", configuration, "-bdf", "-q1s"], [mx], directory / "output", environment
+    ):
         yield Exim(mx, directory / "log-main")

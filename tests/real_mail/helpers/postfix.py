@@ -102,5 +102,6 @@ delay_warning_time = 1s
 {documented_lines(domain, address, lmtp, transports)}
 """)
     (etc / "master.cf").write_text(_SERVICES.format(mx=mx, submission=submission))
-    with running([DAEMONS / "master", "-d", "-c", etc], directory / "output", ENVIRONMENT | {"MAIL_CONFIG": str(etc)}):
+    environment = ENVIRONMENT | {"MAIL_CONFIG": str(etc)}
+    with running([DAEMONS / "master", "-d", "-c", etc], [mx, submission], directory / "output", environment):
         yield Postfix(mx, submission, directory / "log")

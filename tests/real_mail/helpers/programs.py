@@ -3,7 +3,9 @@
 import os
 import shutil
 import signal
+import socket
 import subprocess
+import time
 from collections.abc import Iterator, Mapping, Sequence
 from contextlib import contextmanager
 from pathlib import Path
@@ -15,7 +17,7 @@ ENVIRONMENT = {
     "LD_LIBRARY_PATH": ":".join([*_LIBRARIES, f"{TREE}/usr/lib/dovecot", f"{TREE}/usr/lib/postfix"]),
     "LC_ALL": "C.UTF-8",
 }
-STOP_SECONDS = 30
+START_SECONDS = STOP_SECONDS = 30
 
 IS_DEBIAN = shutil.which("apt-get") is not None
 IS_ROOT = os.geteuid() == 0  # the servers change to users of their own
@@ -27,13 +29,17 @@ MISSING = (
 
 
 @contextmanager
-def running(command: Sequence[str | Path], log: Path, environment: Mapping[str, str] = ENVIRONMENT) -> Iterator[None]:
-    """Run a server that stays in the foreground; stop it by its id."""
+def running(
+    command: Sequence[str | Path], ports: Sequence[int], log: Path, environment: Mapping[str, str] = ENVIRONMENT
+) -> Iterator[None]:
+    """Run a server that stays in the foreground, from when it listens at all ports; stop it by its id."""
     with log.open("ab") as output:
         process = subprocess.Popen(  # noqa: S603 - a program of the system
             command, stdin=subprocess.DEVNULL, stdout=output, stderr=output, env=environment, start_new_session=True
         )
         try:
+            for port in ports:
+                _wait_for(port)
             yield
         finally:
             process.send_signal(signal.SIGTERM)
@@ -43,6 +49,19 @@ def running(command: Sequence[str | Path], log: Path, environment: Mapping[str, 
                 process.kill()
                 process.wait()
                 raise
+
+
+def _wait_for(port: int) -> None:
+    deadline = time.monotonic() + START_SECONDS
+    while True:
+        try:
+            socket.create_connection(("127.0.0.1", port), timeout=START_SECONDS).close()
+        except OSError:
+            if time.monotonic() > deadline:
+                raise
+            time.sleep(0.05)
+        else:
+            return
 
 
 def set_owner(path: Path, user: str, mode: int = 0o700) -> Path:
