@@ -145,7 +145,7 @@ async def _freeze(world: World, name: str, longest: float, rng: random.Random, *
 
 
 async def _kill_child(world: World, name: str, rng: random.Random) -> None:
-    if children := _children(world, name)[1:]:
+    if children := [child for child in world.processes.family(name)[1:] if not _is_clock(child)]:
         with suppress(psutil.NoSuchProcess):
             rng.choice(children).kill()
     await asyncio.sleep(rng.random() * 2)
@@ -153,16 +153,18 @@ async def _kill_child(world: World, name: str, rng: random.Random) -> None:
 
 async def _kill_clock(world: World, name: str, _: random.Random) -> None:
     """Kill the worker's clock, with which it ends; start the worker again, as a supervisor does."""
-    for clock in _children(world, name)[:1]:
+    for clock in filter(_is_clock, world.processes.family(name)[1:]):
         with suppress(psutil.NoSuchProcess):
             clock.kill()
-        await eventually(lambda: name in world.processes.ended())
+        await eventually(lambda: name in world.processes.ended(), deadline=60)
         await world.processes.start(name)
 
 
-def _children(world: World, name: str) -> list[psutil.Process]:
-    """Return the children of a worker, its clock first: it is forked before the pool."""
-    return sorted(world.processes.family(name)[1:], key=psutil.Process.create_time)
+def _is_clock(child: psutil.Process) -> bool:
+    """Return whether a worker's child serves its health and metrics, as only its clock does."""
+    with suppress(psutil.NoSuchProcess, psutil.AccessDenied):
+        return any(connection.status == psutil.CONN_LISTEN for connection in child.net_connections("tcp"))
+    return False
 
 
 async def _freeze_child(world: World, name: str, longest: float, rng: random.Random) -> None:
