@@ -51,9 +51,9 @@ async def test_an_older_log_is_noticed_and_notifications_match_the_store_again(
     lost = [await product.reply(conversation) for _ in range(3)]
     await eventually(lambda: recorded(product, kept + lost))
 
-    await product.stop("api", "relay")
+    await product.stop("api", "relay", "jobs", "thumbnails")
     await restore(product, "conversations", tmp_path / "backup")
-    await product.start("api", "relay")
+    await product.start("api", "relay", "jobs", "thumbnails")
     kept.append(await product.reply(conversation, "Once more."))
 
     await eventually(lambda: recorded(product, kept))
@@ -76,9 +76,9 @@ async def test_an_email_is_not_repeated_when_the_service_has_lost_its_record(
     await eventually(lambda: caught_up(product))
 
     sweeper_log = product.directory / "sweeper.log"
-    await product.stop("worker", "sweeper", "notifications-api")
+    await product.stop("worker", "sweeper", "notifications-api", "inbound")
     await restore(product, "notifications", tmp_path / "backup")
-    await product.start("notifications-api", "worker", "sweeper")
+    await product.start("notifications-api", "worker", "sweeper", "inbound")
     # An email that is due before the sweeper has noticed the restore may have been sent: it stays unsent.
     await eventually(lambda: "database was restored, emails on hold" in sweeper_log.read_text())
     new = await product.reply(conversation, "After the restore.")
