@@ -9,11 +9,16 @@ from dataclasses import dataclass, field
 
 @dataclass
 class Clamd:
-    """What the server looks for, what it has scanned, and an answer to give instead of a result."""
+    """What the server looks for, what it has scanned, and an answer to give instead of a result.
+
+    After `max_bytes` of a file it answers and reads no more, until `end` is set.
+    """
 
     url: str = ""
     signature: bytes = b"EICAR"
     answer: bytes | None = None
+    max_bytes: int = 2**30
+    end: asyncio.Event = field(default_factory=asyncio.Event)
     scanned: list[bytes] = field(default_factory=list)
 
     async def handle(self, reader: asyncio.StreamReader, writer: asyncio.StreamWriter) -> None:
@@ -25,6 +30,11 @@ class Clamd:
             content = bytearray()
             while size := struct.unpack(">I", await reader.readexactly(4))[0]:
                 content += await reader.readexactly(size)
+                if len(content) > self.max_bytes:
+                    writer.write(b"INSTREAM size limit exceeded. ERROR\0")
+                    await self.end.wait()
+                    writer.close()
+                    return
             self.scanned.append(bytes(content))
             found = self.signature in content
             writer.write(self.answer or (b"stream: Test.Signature FOUND\0" if found else b"stream: OK\0"))

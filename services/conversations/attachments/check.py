@@ -8,7 +8,7 @@ from uuid import UUID
 from sqlalchemy import text
 from sqlalchemy.ext.asyncio import AsyncSession
 
-from services.conversations.attachments.file_store import PICTURE, THUMBNAIL, FileStore, attachment_of, object_name
+from services.conversations.attachments.file_store import SUFFIXES, FileStore, attachment_of, object_name
 from services.conversations.rules import FileState, ThumbnailState
 
 YOUNG = 24 * 3600  # seconds; younger objects may belong to uploads that are under way
@@ -50,12 +50,16 @@ async def compare(session: AsyncSession, files: FileStore, *, now: float | None 
             if modified < now - YOUNG:
                 strangers[name] = owner
     known: set[UUID] = set()
+    missing: dict[UUID, set[str]] = {}
     async for attachment_id, thumbnail in _rows(session):
         known.add(attachment_id)
         result.rows += 1
-        suffixes = ("", THUMBNAIL, PICTURE) if thumbnail == ThumbnailState.READY else ("",)
-        if any(object_name(attachment_id, suffix) not in names for suffix in suffixes):
-            result.without_file.append(attachment_id)
+        suffixes = SUFFIXES if thumbnail == ThumbnailState.READY else ("",)
+        if lacking := {object_name(attachment_id, suffix) for suffix in suffixes} - names:
+            missing[attachment_id] = lacking
+    if missing:  # or stored after the names were listed
+        names = {name async for name, _, _ in files.names()}
+        result.without_file = [attachment_id for attachment_id, lacking in missing.items() if lacking - names]
     waiting = set((await session.scalars(text("select id from file_deletions"))).all())
     unfinished = set((await session.scalars(_UNFINISHED)).all())
     result.without_row = sorted(name for name, owner in strangers.items() if owner not in known | waiting | unfinished)

@@ -3,6 +3,7 @@
 import asyncio
 import struct
 from collections.abc import AsyncIterator
+from contextlib import suppress
 from urllib.parse import urlsplit
 
 TIMEOUT = 60.0  # seconds until a file is scanned
@@ -47,19 +48,30 @@ async def ping(url: str) -> None:
 
 async def _ask(url: str, chunks: AsyncIterator[bytes]) -> str:
     reader, writer = await _connect(url)
+    # Reads while it sends: clamd answers before it has read all if the file is too large for it, then hangs up.
+    answering = asyncio.create_task(reader.readuntil(b"\0"))
+    sending = asyncio.create_task(_send(writer, chunks))
     try:
-        writer.write(b"zINSTREAM\0")
-        async for chunk in chunks:
-            writer.write(struct.pack(">I", len(chunk)) + chunk)
-            await writer.drain()
-        writer.write(struct.pack(">I", 0))
-        await writer.drain()
-        answer = await reader.readuntil(b"\0")
-    except ConnectionError:  # it answers before it has read all, if the file is too large for it
-        answer = await reader.readuntil(b"\0")
+        await asyncio.wait((answering, sending), return_when=asyncio.FIRST_COMPLETED)
+        if not answering.done():
+            with suppress(ConnectionError):
+                await sending
+        answer = await answering
     finally:
+        for task in (answering, sending):
+            task.cancel()
+        await asyncio.gather(answering, sending, return_exceptions=True)
         writer.close()
     return answer.rstrip(b"\0\n").decode("utf-8", "replace")
+
+
+async def _send(writer: asyncio.StreamWriter, chunks: AsyncIterator[bytes]) -> None:
+    writer.write(b"zINSTREAM\0")
+    async for chunk in chunks:
+        writer.write(struct.pack(">I", len(chunk)) + chunk)
+        await writer.drain()
+    writer.write(struct.pack(">I", 0))
+    await writer.drain()
 
 
 async def _connect(url: str) -> tuple[asyncio.StreamReader, asyncio.StreamWriter]:

@@ -76,7 +76,7 @@ class FileStore:
         """Return an object's bytes in chunks. Raises `FileNotFoundError`."""
         with _store_errors():
             found = await obstore.get_async(self._objects, object_name(attachment_id, suffix))
-        return found.stream(min_chunk_size=READ_CHUNK)
+        return _without_store_errors(found.stream(min_chunk_size=READ_CHUNK))
 
     async def read_slices(self, attachment_id: UUID, size: int) -> AsyncGenerator[bytes, None]:
         """Yield a file's bytes, each slice by a request of its own: no request waits for a slow reader.
@@ -113,7 +113,10 @@ class FileStore:
         """Yield the name, size and time of every object, and of the unfinished parts in a folder."""
         if self.folder is not None:
             for path in await asyncio.to_thread(lambda: sorted(self.folder.glob("*/*"))):  # type: ignore[union-attr] # not None
-                stat = path.stat()
+                try:
+                    stat = path.stat()
+                except FileNotFoundError:  # deleted, or an upload completed, since it was listed
+                    continue
                 yield path.relative_to(self.folder).as_posix(), stat.st_size, stat.st_mtime
             return
         async for page in obstore.list(self._objects):
@@ -195,6 +198,13 @@ def _store_errors(source: _Source | None = None) -> Iterator[None]:
         if isinstance(error, FileNotFoundError) or not isinstance(error, BaseError | OSError | ValueError):
             raise
         raise FileStoreError(_first_line(error)) from None
+
+
+async def _without_store_errors(chunks: AsyncIterator[Any]) -> AsyncIterator[Any]:
+    """Yield chunks. Raises `FileStoreError` if the store fails between them."""
+    with _store_errors():
+        async for chunk in chunks:
+            yield chunk
 
 
 def _first_line(error: BaseException) -> str:

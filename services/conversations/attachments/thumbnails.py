@@ -14,7 +14,7 @@ from services.conversations.rules import FileState, ThumbnailState
 from shared.database.transactions import SessionFactory, transaction
 
 LEASE = 90  # seconds; longer than a file may take
-MAX_ATTEMPTS = 5  # until a file stays without a thumbnail: each attempt ended with its process, or the store was away
+MAX_ATTEMPTS = 5  # until a file stays without a thumbnail: each attempt ended with its process
 
 log = structlog.get_logger()
 
@@ -37,7 +37,9 @@ async def make_next_thumbnail(sessions: SessionFactory, files: FileStore, worker
             log.warning("file not found in the store", attachment_id=str(attachment_id))
         except FileStoreError as error:
             log.warning("file store unavailable", error=str(error))
-            return "postponed"  # until the claim ends
+            async with transaction(sessions) as session:
+                await session.execute(_POSTPONE, {"id": attachment_id})
+            return "postponed"
     async with transaction(sessions) as session:
         await _record(session, attachment_id, pictures)
     outcome = "made" if pictures else "none"
@@ -67,6 +69,8 @@ _CLAIM = text(f"""
     )
     returning id, attempts
 """)  # noqa: S608 - built from constants
+# Until the claim ends. An attempt while the store is away does not count.
+_POSTPONE = text("update attachments set attempts = attempts - 1 where id = :id")
 _RECORD = text("""
     update attachments set thumbnail = :thumbnail, next_attempt_at = null,
         width = coalesce(:width, width), height = coalesce(:height, height)

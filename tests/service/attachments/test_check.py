@@ -2,6 +2,7 @@
 
 import asyncio
 import os
+from collections.abc import AsyncIterator
 from datetime import timedelta
 from pathlib import Path
 from typing import Any
@@ -71,6 +72,35 @@ async def test_a_file_without_a_row_a_row_without_a_file_and_parts_are_found_and
         assert await clean_up(session, files, result) == 2
     assert await delete_files(conversations, files, size=10) == 1
     assert {path.name for path in objects(files_url)} == {kept["id"], "notes.txt"}
+
+
+async def test_a_file_that_is_stored_during_a_check_is_not_missing(
+    anna: Caller, conversations: SessionFactory, files_url: str
+) -> None:
+    class Busy(FileStore):
+        """A store to which a file is uploaded when its objects have been listed."""
+
+        is_new = True
+
+        async def names(self) -> AsyncIterator[tuple[str, int, float]]:
+            async for name in super().names():
+                yield name
+            if self.is_new:
+                self.is_new = False
+                await anna.upload()
+
+    assert (await found(conversations, Busy(files_url))).matches
+
+
+async def test_a_file_that_is_deleted_during_a_listing_is_left_out(
+    anna: Caller, files: FileStore, files_url: str
+) -> None:
+    await anna.upload(), await anna.upload()
+    listing = files.names()
+    first = [await anext(listing)]
+    for path in objects(files_url):
+        path.unlink()
+    assert first + [name async for name in listing] == first
 
 
 async def test_the_command_says_what_it_found(

@@ -6,8 +6,8 @@ from typing import Any
 import httpx2
 import pytest
 
-from services.conversations.attachments.clamd import ScanError, ping
-from services.conversations.attachments.file_store import FileStore
+from services.conversations.attachments.clamd import ScanError, ping, scan
+from services.conversations.attachments.file_store import FileStore, FileStoreError, chunked
 from services.conversations.attachments.picture_process import PictureProcess
 from services.conversations.attachments.scanning import scan_next_file
 from services.conversations.attachments.thumbnails import make_next_thumbnail
@@ -76,6 +76,31 @@ async def test_a_file_that_cannot_be_scanned_waits(
     clamd.answer = answer
     assert await scan_next_file(conversations, FileStore(files_url), clamd.url) == "postponed"
     assert await scan_next_file(conversations, FileStore(files_url), clamd.url) is None, "not at once"
+    assert problem(await read(anna, file)) == (409, "file-not-ready")
+
+
+async def test_an_answer_before_the_end_of_a_file_is_read(clamd: Clamd) -> None:
+    clamd.max_bytes = 2**20
+    with pytest.raises(ScanError, match="size limit exceeded"):
+        await scan(clamd.url, chunked(bytes(2**25)))  # more than the buffers of the connection hold
+    clamd.end.set()
+
+
+async def test_a_file_whose_store_fails_while_it_is_scanned_waits(
+    anna: Caller, conversations: SessionFactory, files_url: str, clamd: Clamd, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    file = await anna.upload()
+    files = FileStore(files_url)
+
+    async def broken(*_: Any, **__: Any) -> AsyncIterator[bytes]:
+        yield b"the first bytes"
+        raise FileStoreError("the connection was reset")
+
+    async def read_broken(_: Any) -> AsyncIterator[bytes]:
+        return broken()
+
+    monkeypatch.setattr(files, "read", read_broken)
+    assert await scan_next_file(conversations, files, clamd.url) == "postponed"
     assert problem(await read(anna, file)) == (409, "file-not-ready")
 
 
