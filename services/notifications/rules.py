@@ -181,7 +181,7 @@ class Reason(StrEnum):
     UNATTENDED_ADDRESS = "unattended-address"
     """Nobody reads emails to such an address, and machines reply to them."""
     MUTED = "muted"
-    """The customer wants no emails, about this conversation or at all."""
+    """The customer wants no emails, about this conversation or at all; an admin none about what was in it."""
     RATE_LIMITED = "rate-limited"
     """Of a scheduled email: its address has reached its email limit."""
     QUIET_HOURS = "quiet-hours"

@@ -3,7 +3,7 @@
 from typing import Any
 from uuid import UUID
 
-from sqlalchemy import ColumnElement, and_, delete, exists, func, literal, or_, select, true
+from sqlalchemy import ColumnElement, and_, delete, exists, func, literal, or_, select, true, update
 from sqlalchemy.dialects.postgresql import insert
 from sqlalchemy.ext.asyncio import AsyncSession
 from sqlalchemy.orm import aliased
@@ -11,8 +11,17 @@ from sqlalchemy.orm import aliased
 from services.notifications.delivery.admin_records import Preferences, is_read_by, load_preferences
 from services.notifications.delivery.scheduling import review_emails
 from services.notifications.delivery.timing import Timing, decide_again
-from services.notifications.models import AdminNotification, AdminRead, Bell, ConversationState, Email, Person
-from services.notifications.rules import Audience, EmailState
+from services.notifications.delivery.transitions import cancel_emails, lock_emails
+from services.notifications.models import (
+    AdminNotification,
+    AdminRead,
+    Bell,
+    ConversationState,
+    Email,
+    EmailMessage,
+    Person,
+)
+from services.notifications.rules import Audience, EmailState, Reason
 from services.notifications.settings import StoreSettings
 from shared.database.orm import any_of
 from shared.paging import decode_cursor, encode_cursor
@@ -93,7 +102,7 @@ async def read_all_admin_notifications(session: AsyncSession, admin_id: str, set
 
 
 async def save_preferences(session: AsyncSession, admin_id: str, preferences: Preferences, timing: Timing) -> None:
-    """Save an admin's preferences. Emails that wait for a time are due again, if it is another one now."""
+    """Save an admin's preferences. They hold for emails that wait, too: for their times, and for what is in them."""
     stored = {str(type_): {"bell": choice.bell, "email": choice.email} for type_, choice in preferences.items()}
     values = {
         "preferences": stored,
@@ -103,7 +112,29 @@ async def save_preferences(session: AsyncSession, admin_id: str, preferences: Pr
     }
     bell = insert(Bell).values(admin_id=admin_id, **values)
     await session.execute(bell.on_conflict_do_update(index_elements=[Bell.admin_id], set_=values))
+    await _leave_out_unwanted(session, admin_id, preferences)
     await decide_again(session, [admin_id])
+
+
+async def _leave_out_unwanted(session: AsyncSession, admin_id: str, preferences: Preferences) -> None:
+    """Leave out of an admin's open emails what they want none about, and cancel those in which nothing else is."""
+    unwanted = [type_ for type_, choice in preferences.items() if not choice.email]
+    is_open = (Email.audience == Audience.ADMIN) & (Email.state == EmailState.SCHEDULED) & Email.claimed_at.is_(None)
+    # Locked before what is in them is read, so that nothing joins them meanwhile.
+    emails = await lock_emails(session, (Email.recipient_id == admin_id) & is_open)
+    if not emails or not unwanted:
+        return
+    about = exists().where(
+        AdminNotification.id == EmailMessage.notification_id, any_of(AdminNotification.type, unwanted)
+    )
+    await session.execute(
+        update(EmailMessage)
+        .where(any_of(EmailMessage.email_id, emails), about)
+        .values(left_out=True)
+        .execution_options(synchronize_session=False)
+    )
+    has_others = exists().where(EmailMessage.email_id == Email.id, EmailMessage.left_out.is_(False))
+    await cancel_emails(session, any_of(Email.id, emails) & ~has_others, Reason.MUTED)
 
 
 def _is_read(admin_id: str) -> ColumnElement[bool]:

@@ -2,7 +2,7 @@
 
 An email is due as without these. A sender that claims it asks here whether it has to wait, each time anew: so a changed
 wish, another time zone or an hour in which no process ran need no further care. Times are local, and every local time
-happens once a day: one that the clocks skip is when they are put forward, one that they repeat is its first time.
+happens once a day: one that the clocks skip is as much later as they skip, one that they repeat is its first time.
 """
 
 from collections.abc import Collection

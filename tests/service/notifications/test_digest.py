@@ -87,6 +87,26 @@ async def test_quiet_hours_delay_an_email_which_leaves_out_what_was_read_by_then
     assert [state for _, state, _ in await to_admins(sweeping)] == ["cancelled", "sending"]
 
 
+async def test_what_an_admin_wants_no_emails_about_leaves_those_that_wait(
+    sweeping: Sweeper, conversation: str, anna: Caller, sam: Caller, kims: Caller
+) -> None:
+    both, no_emails = {"bell": True, "email": True}, {"bell": True, "email": False}
+    await choose(kims, digest_at=hours_from_now(5), CUSTOMER_REPLIED=both)
+    await note(sam, conversation, "Please look", "kim")
+    await anna.post(conversation, "Where is it?")
+    await catch_up(sweeping)
+    assert await sent(sweeping) == []
+    await choose(kims, digest_at=None, CUSTOMER_REPLIED=no_emails)
+    [email] = await sent(sweeping)
+    assert ("Please look" in body(email), "Where is it?" in body(email)) == (True, False)
+    await choose(kims, quiet_hours=QUIET["quiet_hours"])
+    await note(sam, conversation, "Once more", "kim")
+    await catch_up(sweeping)
+    await choose(kims, quiet_hours=None, MENTION=no_emails)
+    assert await sent(sweeping) == []
+    assert (await to_admins(sweeping))[-1] == ("kim", "cancelled", "muted")
+
+
 async def test_quiet_hours_are_those_of_the_admins_zone_also_when_it_changes(
     sweeping: Sweeper, conversation: str, sam: Caller, kims: Caller, shop: Caller
 ) -> None:

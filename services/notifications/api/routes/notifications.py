@@ -112,8 +112,8 @@ async def get_notification_preferences(caller: Admin, session: DbSession) -> Pre
 async def change_notification_preferences(body: PreferencesIn, caller: Admin, session: DbSession) -> PreferencesOut:
     """Change which notifications the caller gets in the bell and by email, and when emails come.
 
-    Emails that wait already are still sent. Times are in the caller's time zone, as the store has synced it, or else in
-    that of the service.
+    Emails that wait leave out what is no longer wanted by email. Times are in the caller's time zone, as the store has
+    synced it, or else in that of the service.
     """
     preferences = body.applied_to(await load_preferences(session, caller.id))
     timing = body.applied_to_timing(await load_timing(session, caller.id))
