@@ -207,6 +207,7 @@ async def test_people_get_pages_of_the_proxy_in_their_language(ports: tuple[int,
     for target, language, words in (
         ("/admin", "en-US,de;q=0.5", 'There is nothing at this address.</p>\n<a href="/">Go to your messages</a>'),
         ("/admin", "de-AT,de", 'Diese Seite gibt es nicht.</p>\n<a href="/">Zu Ihren Nachrichten</a>'),
+        ("/notifications/other", "en", "There is nothing at this address."),
         ("/notifications/preferences", "en", 'Try again.</p>\n<a href="">Try again</a>'),
     ):
         _, answer = await ask(port, target, "1.1", "Host: chats.test", people, f"Accept-Language: {language}")
