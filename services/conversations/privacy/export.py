@@ -14,7 +14,7 @@ from services.conversations.attachments.names import safe_name
 from services.conversations.privacy.archive import Archive, Write
 from services.conversations.privacy.notifications import Notifications
 from services.conversations.privacy.pages import Pages, local_now
-from services.conversations.privacy.queries import ExportedConversation, PersonRow, Queries, list_ids
+from services.conversations.privacy.queries import ExportedConversation, Interrupted, PersonRow, Queries, list_ids
 from services.conversations.records import OrderRow
 from services.conversations.rules import EntryKind, FileState, Side
 from services.conversations.settings import ExportSettings
@@ -375,5 +375,8 @@ async def _bytes(content: bytes) -> AsyncIterator[bytes]:
 
 async def _after(first: bytes, rest: AsyncIterator[bytes]) -> AsyncIterator[bytes]:
     yield first
-    async for chunk in rest:
-        yield chunk
+    try:
+        async for chunk in rest:
+            yield chunk
+    except FileNotFoundError:
+        raise Interrupted("A file was deleted while it was exported.") from None

@@ -16,6 +16,7 @@ from fastapi import FastAPI
 from sqlalchemy import text
 from structlog.testing import capture_logs
 
+from services.conversations.attachments.file_store import FileStore
 from services.conversations.identity.merging import begin_merge
 from services.conversations.privacy import queries
 from services.notifications.delivery.claiming import claim_emails
@@ -262,6 +263,26 @@ async def test_a_deletion_meanwhile_ends_the_export_without_a_valid_archive(
     assert "Exception in ASGI application" not in caplog.text
     with pytest.raises(BadZipFile):
         ZipFile(received)
+
+
+async def test_a_file_that_is_deleted_while_it_is_read_ends_the_export(
+    shop: Caller, anna: Caller, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    await anna.upload(bytes(3_000_000))
+    files: FileStore = app_of(anna.api).state.files
+    read_slices = files.read_slices
+
+    async def delete_after_the_first(attachment_id: UUID, size: int) -> AsyncIterator[bytes]:
+        async for part in read_slices(attachment_id, size):
+            yield part
+            await files.delete(attachment_id)
+
+    monkeypatch.setattr(files, "read_slices", delete_after_the_first)
+    with capture_logs() as logs:
+        answer = await shop.call("GET", "/users/anna/export")
+    assert "A file was deleted while it was exported." in [entry.get("reason") for entry in logs]
+    with pytest.raises(BadZipFile):
+        ZipFile(io.BytesIO(answer.content))
 
 
 async def test_a_client_that_goes_away_leaves_nothing_running(
