@@ -86,7 +86,7 @@ async def test_the_form_has_the_times_and_keeps_what_was_typed_when_they_are_wro
     kim = Person(id="sam", version=1, role="admin", zoneinfo="Europe/Dublin")
     await receive(notifications, email_settings("postgresql://unused"), user_changed(kim))
     browser = signed_in()
-    assert "Times are those of Europe/Dublin." in (await browser.get(PATH)).text
+    assert "Times are in the time zone Europe/Dublin." in (await browser.get(PATH)).text
     form = {"csrf_token": CSRF, "quiet_start": "22:00:00", "quiet_end": "07:15", "digest_at": "08:00"}
     assert (await browser.post(PATH, data=form)).status_code == 303
     page = (await browser.get(PATH)).text
