@@ -5,13 +5,13 @@ Each object belongs to one attachment and is named by its id: a name is never us
 
 import asyncio
 import os
-from collections.abc import AsyncGenerator, AsyncIterator, Iterator
+from collections.abc import AsyncGenerator, AsyncIterator, Callable, Iterator
 from contextlib import contextmanager, suppress
 from datetime import timedelta
 from pathlib import Path
 from typing import TYPE_CHECKING, Any
 from urllib.parse import parse_qs, unquote, urlsplit
-from uuid import UUID
+from uuid import UUID, uuid4
 
 import obstore
 from obstore.exceptions import BaseError
@@ -119,22 +119,28 @@ class FileStore:
                     continue
                 yield path.relative_to(self.folder).as_posix(), stat.st_size, stat.st_mtime
             return
-        async for page in obstore.list(self._objects):
+        pages = await self._in_thread(lambda: obstore.list(self._objects))
+        while page := await self._in_thread(lambda: next(pages, None)):
             for found in page:
                 yield found["path"], found["size"], found["last_modified"].timestamp()
 
     async def probe(self) -> None:
         """Write, read and delete an object, as a check of the store. Raises `FileStoreError`."""
-        name = ".probe"
         try:
-            with _store_errors():
-                await obstore.put_async(self._objects, name, b"chats", use_multipart=False)
-                read = bytes(await (await obstore.get_async(self._objects, name)).bytes_async())
-                await obstore.delete_async(self._objects, name)
+            read = await self._in_thread(lambda: _write_read_and_delete(self._objects, f".probe-{uuid4()}", b"chats"))
         except FileNotFoundError:
             raise FileStoreError("what was written is not there") from None
         if read != b"chats":
             raise FileStoreError("it returned other bytes than were written")
+
+    async def _in_thread(self, work: Callable[[], Any]) -> Any:
+        """Call synchronous functions of the store, for what commands need.
+
+        After an asynchronous one, threads of the store may hold objects of Python for a moment longer. If a command
+        ends then, they abort its process.
+        """
+        with _store_errors():
+            return await asyncio.to_thread(work)
 
     @property
     def _objects(self) -> "ObjectStore":
@@ -211,6 +217,13 @@ def _first_line(error: BaseException) -> str:
     """Return the first line of an error, which for a store is long. Its URL has no secret."""
     lines = str(error).strip().splitlines()
     return lines[0][:300] if lines else type(error).__name__
+
+
+def _write_read_and_delete(store: "ObjectStore", name: str, content: bytes) -> bytes:
+    obstore.put(store, name, content, use_multipart=False)
+    read = bytes(obstore.get(store, name).bytes())
+    obstore.delete(store, name)
+    return read
 
 
 def _delete_all(folder: Path, pattern: str) -> None:

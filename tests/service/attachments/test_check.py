@@ -2,6 +2,7 @@
 
 import asyncio
 import os
+import sys
 from collections.abc import AsyncIterator
 from datetime import timedelta
 from pathlib import Path
@@ -167,3 +168,13 @@ async def test_a_store_that_cannot_be_used_says_why(tmp_path: Path) -> None:
         await FileStore((tmp_path / "file").as_uri()).probe()
     with pytest.raises(FileStoreError):
         await FileStore("s3://bucket?endpoint=http://127.0.0.1:1&region=x", "key", "secret").probe()
+
+
+async def test_a_check_of_the_store_never_aborts_its_process(files_url: str) -> None:
+    code = (
+        "import asyncio, sys; from services.conversations.attachments.file_store import FileStore;"
+        " asyncio.run(FileStore(sys.argv[1]).probe())"
+    )
+    count = 20 if os.environ.get("EVERY_CASE") else 2
+    runs = [await asyncio.create_subprocess_exec(sys.executable, "-c", code, files_url) for _ in range(count)]
+    assert {await run.wait() for run in runs} == {0}
