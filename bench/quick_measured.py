@@ -191,6 +191,16 @@ async def _requests(url: str) -> dict[str, tuple[int, Request]]:
 
         return post
 
+    def creating(by: dict[str, _Client] | _Client = clients) -> Request:
+        async def create(number: int) -> int:
+            customer = customers[number % CUSTOMERS]
+            new = {"subject": "My parcel", "body": "Where is my parcel?"}
+            if isinstance(by, _Client):
+                return await by.status("POST", "/api/v1/admin/conversations", {"user_id": customer, **new})
+            return await by[customer].status("POST", "/api/v1/conversations", new)
+
+        return create
+
     return {
         "badge": (1200, reading("/api/v1/unread")),
         "badge by session": (1200, reading("/api/v1/unread", browsers)),
@@ -199,6 +209,9 @@ async def _requests(url: str) -> dict[str, tuple[int, Request]]:
         "thread": (500, reading("/api/v1/conversations/{}/messages?limit=50&order=desc")),
         "post": (800, posting(clients)),
         "post by session": (800, posting(browsers)),
+        "create": (400, creating()),
+        "create by session": (400, creating(browsers)),
+        "admin's create": (400, creating(admin)),
         "inbox page": (100, reading("/admin/dashboard/conversation/", desk)),
         "thread page": (100, reading("/dashboard/messages/{}/", browsers)),
     }

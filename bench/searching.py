@@ -32,8 +32,8 @@ from deploy.cli import SERVICES
 from deploy.local.ports import free_ports
 from deploy.local.postgres import THROWAWAY, Server, create_databases, prepare, running, throwaway_files
 from services.conversations.event_log.sequencer import number_events
-from services.conversations.messaging.commands import NewConversation, create_conversation
 from services.conversations.messaging.listing import Filters, list_by_activity
+from services.conversations.messaging.opening import NewConversation, create_conversation
 from services.conversations.messaging.posting import Post, post_message
 from services.conversations.rules import Side, Status
 from services.conversations.search.finding import find_conversations

@@ -1,5 +1,6 @@
 """Save what callers write, for the API and the pages."""
 
+from functools import partial
 from typing import Any
 from uuid import UUID
 
@@ -10,12 +11,20 @@ from sqlalchemy.ext.asyncio import AsyncSession
 from services.conversations.api.dependencies import via_of
 from services.conversations.api.schemas.requests import AdminCreateConversation, CreateConversation, EditConversation
 from services.conversations.api.state import api_state
-from services.conversations.messaging.commands import NewConversation, create_conversation, set_status
+from services.conversations.event_log.append import announce
+from services.conversations.identity.access import authorize_caller
+from services.conversations.messaging.commands import set_status
 from services.conversations.messaging.idempotency import IdempotencyKey
+from services.conversations.messaging.opening import NewConversation, create_conversation, open_conversation
 from services.conversations.messaging.posting import Post, Posted
+from services.conversations.messaging.queries import load_conversation
+from services.conversations.records import ConversationDetail
 from services.conversations.rules import ChosenStatus, Side, Status
 from shared.auth.principal import Principal
+from shared.database.errors import is_retryable_rollback
+from shared.database.transactions import driver_connection, request_connection, run_transaction
 from shared.observability.logs import current_origin
+from shared.problems import Unavailable
 
 
 async def authorize_sender(request: Request, caller: Principal) -> None:
@@ -27,13 +36,41 @@ async def authorize_sender(request: Request, caller: Principal) -> None:
         await state.session_checks.require(caller)
 
 
-async def create_own_conversation(
-    session: AsyncSession, customer: Principal, body: CreateConversation, key: str | None
-) -> tuple[UUID, bool]:
-    """Create a customer's conversation; return its id, and whether the request is a replay.
+async def create(
+    request: Request, caller: Principal, new: NewConversation, key: IdempotencyKey | None
+) -> tuple[ConversationDetail, bool]:
+    """Create a caller's conversation as `create_conversation` does; return it and whether the request is a replay.
 
-    Raises as `create_conversation` does.
+    Almost always one statement does. If not, the rest is a transaction that checks the caller first.
     """
+    await authorize_sender(request, caller)
+    state = api_state(request)
+    try:
+        async with request_connection(state.acquire) as connection:
+            opened = await open_conversation(connection, new, key)
+    except Unavailable as error:
+        if not is_retryable_rollback(error.__cause__):
+            raise
+        opened = None
+    if opened is not None:
+        announce(state.sessions)
+        return opened, False
+    return await run_transaction(state.sessions, partial(_authorize_and_create, caller=caller, new=new, key=key))
+
+
+async def _authorize_and_create(
+    session: AsyncSession, caller: Principal, new: NewConversation, key: IdempotencyKey | None
+) -> tuple[ConversationDetail, bool]:
+    await authorize_caller(session, caller, used=False)
+    conversation_id, replayed = await create_conversation(session, new, key)
+    scope = caller.id if new.side is Side.CUSTOMER else None
+    return await load_conversation(await driver_connection(session), conversation_id, scope=scope), replayed
+
+
+def own_conversation(
+    customer: Principal, body: CreateConversation, key: str | None
+) -> tuple[NewConversation, IdempotencyKey | None]:
+    """Return the conversation that a customer asks for, and the idempotency key of the request."""
     new = NewConversation(
         customer.id,
         body.subject,
@@ -44,13 +81,13 @@ async def create_own_conversation(
         attachments=tuple(body.attachments),
         via=via_of(customer),
     )
-    return await create_conversation(session, new, IdempotencyKey.of(key, "create", _fields(body)))
+    return new, IdempotencyKey.of(key, "create", _fields(body))
 
 
-async def create_conversation_with_customer(
-    session: AsyncSession, admin: Principal, body: AdminCreateConversation, key: str | None
-) -> tuple[UUID, bool]:
-    """Create an admin's conversation with the customer whom `body` names, as `create_own_conversation` does."""
+def conversation_with_customer(
+    admin: Principal, body: AdminCreateConversation, key: str | None
+) -> tuple[NewConversation, IdempotencyKey | None]:
+    """Return the conversation that an admin asks for, as `own_conversation` does."""
     new = NewConversation(
         body.user_id,
         body.subject,
@@ -62,7 +99,7 @@ async def create_conversation_with_customer(
         tuple(body.attachments),
         via_of(admin),
     )
-    return await create_conversation(session, new, IdempotencyKey.of(key, "admin-create", _fields(body)))
+    return new, IdempotencyKey.of(key, "admin-create", _fields(body))
 
 
 async def save(request: Request, post: Post) -> Posted:

@@ -1,11 +1,10 @@
 """Rate limits of callers, for the API and the pages.
 
 They are enforced after the body is validated and before a database connection is acquired, so that rejected requests
-cost no connection. A route with a database session therefore gets its body from a `Counted…` dependency.
+cost no connection. A route with a database session therefore gets its body from a dependency that counts.
 """
 
-from collections.abc import Callable, Coroutine
-from typing import Annotated, Any, TypeVar
+from typing import Annotated
 
 from fastapi import Depends, Request
 
@@ -23,7 +22,6 @@ from shared.auth.principal import Principal
 from shared.settings import Role
 
 Writing = PostMessage | EditConversation | CreateConversation | AdminCreateConversation
-W = TypeVar("W", bound=Writing)
 
 
 async def enforce_limits(request: Request, caller: Principal, body: Writing, key: str | None) -> None:
@@ -35,19 +33,14 @@ async def enforce_limits(request: Request, caller: Principal, body: Writing, key
     await api_state(request).limits.allow(caller, actions, path=request.scope["path"], key=key)
 
 
-def _counted(kind: type[W], role: Role) -> Callable[..., Coroutine[Any, Any, W]]:
-    async def count_and_return(
-        request: Request,
-        body: kind,  # type: ignore[valid-type] # FastAPI reads it
-        caller: Annotated[Principal, Depends(require(role))],
-        key: IdempotencyKeyHeader = None,
-    ) -> W:
-        await enforce_limits(request, caller, body, key)
-        return body
-
-    return count_and_return
+async def _count_edit(
+    request: Request,
+    body: EditConversation,
+    caller: Annotated[Principal, Depends(require(Role.ADMIN))],
+    key: IdempotencyKeyHeader = None,
+) -> EditConversation:
+    await enforce_limits(request, caller, body, key)
+    return body
 
 
-CountedConversation = Annotated[CreateConversation, Depends(_counted(CreateConversation, Role.CUSTOMER))]
-CountedEdit = Annotated[EditConversation, Depends(_counted(EditConversation, Role.ADMIN))]
-CountedAdminConversation = Annotated[AdminCreateConversation, Depends(_counted(AdminCreateConversation, Role.ADMIN))]
+CountedEdit = Annotated[EditConversation, Depends(_count_edit)]

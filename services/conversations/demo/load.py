@@ -14,7 +14,8 @@ from services.conversations.catalog.sync import OrderUpsert, UserUpsert, upsert_
 from services.conversations.desk.canned_replies import CannedReplyFields, create_canned_reply
 from services.conversations.desk.labels import change_labels
 from services.conversations.desk.notes import NewNote, add_note
-from services.conversations.messaging.commands import NewConversation, create_conversation, mark_read, set_status
+from services.conversations.messaging.commands import mark_read, set_status
+from services.conversations.messaging.opening import NewConversation, create_conversation
 from services.conversations.messaging.posting import Post, post_message
 from services.conversations.models import Conversation, ConversationEntry, Message
 from services.conversations.rules import CustomValue, Side, Status

@@ -56,6 +56,13 @@ async def append_events(
     await session.execute(bulk_insert(LoggedEvent, rows))
 
 
+def announce(sessions: SessionFactory) -> None:
+    """Announce events that a statement has appended which was a transaction of its own."""
+    announce_now: Callable[[], None] | None = (sessions.kw.get("info") or {}).get(_ANNOUNCE)
+    if announce_now is not None:
+        announce_now()
+
+
 def announce_at_commit(session: AsyncSession) -> None:
     """Announce that the session's transaction has appended events, once it is committed."""
     announce: Callable[[], None] | None = session.info.get(_ANNOUNCE)

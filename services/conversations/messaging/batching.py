@@ -39,7 +39,7 @@ class GroupCommit:
     async def save(self, post: Post) -> Posted:
         """Save a message as `post_message` does: together with concurrent ones, or alone, as always with files."""
         if not post.attachments and (posted := await self._batcher.submit(post)) is not None:
-            log_posted(posted)
+            log_posted(posted.id, posted.conversation_id)
             return posted
         # This waits for the row, or raises the reason.
         return await run_transaction(self._sessions, partial(post_message, post=post))

@@ -1,18 +1,14 @@
 """All writes to conversations except posting. None of these functions commits."""
 
 from collections.abc import Iterable, Mapping
-from dataclasses import dataclass, replace
 from typing import Any
 from uuid import UUID
 
 from sqlalchemy import (
     ARRAY,
-    Boolean,
     ColumnElement,
     Text,
-    Uuid,
     any_,
-    bindparam,
     case,
     delete,
     false,
@@ -21,7 +17,6 @@ from sqlalchemy import (
     literal_column,
     or_,
     select,
-    text,
     true,
     update,
 )
@@ -31,76 +26,17 @@ from sqlalchemy.ext.asyncio import AsyncSession
 from services.conversations.audit.recording import Act, acts_on, record
 from services.conversations.errors import ConversationNotClosed, NewerMessages, StatusChanged
 from services.conversations.event_log.append import announce_at_commit, append_event, append_events
-from services.conversations.event_log.payloads import person_payload
-from services.conversations.messaging.create_keys import claim_key
 from services.conversations.messaging.entries import add_entry, lock_conversation
 from services.conversations.messaging.erasure_batches import erase_if_small
-from services.conversations.messaging.idempotency import IdempotencyKey
-from services.conversations.messaging.merged_ids import refused_caller
-from services.conversations.messaging.posting import Post, post_message
-from services.conversations.models import Conversation, LoggedEvent, Order, User
+from services.conversations.models import Conversation, LoggedEvent, User
 from services.conversations.records import ConversationDetail
-from services.conversations.rules import ACTIVE, DELETABLE, ActorRole, AuditAction, EntryKind, Side, Status, Via
+from services.conversations.rules import ACTIVE, DELETABLE, ActorRole, AuditAction, EntryKind, Side, Status
 from shared.events import ConversationDeleted, EventType
-from shared.observability.logs import current_origin
-from shared.problems import Invalid, NotFound
+from shared.problems import NotFound
 
 _FLAGS = (Conversation.is_read_by_user, Conversation.is_read_by_admin)
 _NOBODY = literal([], ARRAY(Text))
 _AWAITED_BEFORE = literal_column("old.awaited", ARRAY(Text))
-
-
-@dataclass(frozen=True, slots=True)
-class NewConversation:
-    """A conversation to create, opened by its customer (`opened_by` is `user_id`) or by an admin.
-
-    With `id`, its id is known before, and a key must be given.
-    """
-
-    user_id: str
-    subject: str
-    opened_by: str
-    side: Side
-    order_id: str | None = None
-    body: str | None = None
-    status: Status | None = None
-    attachments: tuple[UUID, ...] = ()
-    via: Via = Via.WEB
-    id: UUID | None = None
-
-
-async def create_conversation(
-    session: AsyncSession, new: NewConversation, idempotency_key: IdempotencyKey | None = None
-) -> tuple[UUID, bool]:
-    """Create a conversation, with its first message if given; return its id and whether the request is a replay.
-
-    Raises `Invalid` if the customer or the order does not exist or cannot be used, `IdempotencyKeyReused`, or
-    `NotFound` for a replay whose conversation was deleted.
-    """
-    claimed_id = None
-    if idempotency_key is not None:
-        claimed_id, replayed = await claim_key(session, new.opened_by, idempotency_key, new.id)
-        if replayed:
-            await _must_exist(session, claimed_id)
-            return claimed_id, True
-    if new.side is Side.ADMIN:
-        new = replace(new, user_id=await _check_customer(session, new.user_id))
-    if new.order_id is not None:
-        await _check_order(session, new.order_id, new.user_id)
-    conversation_id = await _open(session, new, claimed_id)
-    if new.body or new.attachments:
-        first = Post(
-            conversation_id,
-            new.opened_by,
-            new.side,
-            new.body or "",
-            chosen_status=new.status,
-            attachments=new.attachments,
-            via=new.via,
-            origin=current_origin() if new.status is not None else None,
-        )
-        await post_message(session, first)
-    return conversation_id, False
 
 
 async def set_status(
@@ -315,76 +251,3 @@ async def _must_exist(session: AsyncSession, conversation_id: UUID, scope: str |
         query = query.where(Conversation.user_id == scope)
     if await session.scalar(query) is None:
         raise NotFound("There is no such conversation.")
-
-
-async def _check_customer(session: AsyncSession, user_id: str) -> str:
-    """Return the customer's id, which is another one for a merged id. Raises `Invalid`."""
-    user = await session.get(User, user_id, populate_existing=True)
-    if user is not None and user.merged_into is not None:
-        return await _check_customer(session, user.merged_into)
-    if user is None or user.deleted_at is not None or user.role != Side.CUSTOMER:
-        raise Invalid("There is no such customer.", ("body", "user_id"), "unknown_customer")
-    return user.id
-
-
-async def _check_order(session: AsyncSession, order_id: str, user_id: str) -> None:
-    query = select(Order.id).where(Order.id == order_id, Order.user_id == user_id, Order.deleted_at.is_(None))
-    if await session.scalar(query) is None:
-        raise Invalid("The customer has no such order.", ("body", "order_id"), "unknown_order")
-
-
-async def _open(session: AsyncSession, new: NewConversation, claimed_id: UUID | None) -> UUID:
-    """Insert a conversation, with the claimed id or a new one, and its event; return its id.
-
-    Raises `Unauthenticated` if the opening user has just been deleted, `CallerMerged` if they have been merged, and
-    `Invalid` if the admin's customer has been deleted.
-    """
-    by_admin = new.side is Side.ADMIN
-    values: dict[str, Any] = {"id": claimed_id, "user_id": new.user_id, "order_id": new.order_id}
-    values |= {"subject": new.subject, "by_admin": by_admin, "opened_by": new.opened_by}
-    # A first message has an event of its own, which tells admins about the conversation.
-    values["announced"] = not by_admin and not (new.body or new.attachments)
-    conversation_id: UUID | None = (await session.execute(_OPEN, values)).scalar_one_or_none()
-    if conversation_id is None:
-        if by_admin:
-            await _check_customer(session, new.user_id)
-        raise await refused_caller(session, new.user_id)
-    announce_at_commit(session)
-    return conversation_id
-
-
-# The lock waits for a concurrent deletion of the user, and then finds no row.
-_OPEN = text(f"""
-    with there as (
-        select id from users
-        where id in (cast(:user_id as text), cast(:opened_by as text)) and deleted_at is null
-        order by id for key share
-    ),
-    clock as materialized (
-        select clock_timestamp() as now where not exists (
-            select from (values (cast(:user_id as text)), (:opened_by)) as needed (id)
-            where id not in (select id from there)
-        )
-    ),
-    opened as (
-        insert into conversations (
-            id, user_id, order_id, subject, status, is_read_by_admin, is_read_by_user,
-            created_at, last_activity_at, changed_at, unanswered_since
-        )
-        select coalesce(:id, uuidv7()), :user_id, :order_id, :subject, '{Status.OPEN}', :by_admin, not :by_admin,
-            now, now, now, now
-        from clock
-        returning id, user_id, subject
-    ),
-    logged as (
-        insert into events (type, user_id, conversation_id, payload)
-        select '{EventType.CONVERSATION_CREATED}', opened.user_id, opened.id,
-            jsonb_build_object('conversation_id', opened.id) || case
-                when :announced
-                    then jsonb_build_object('subject', opened.subject, 'customer', {person_payload("customer")})
-                else '{{}}'
-            end
-        from opened join users as customer on customer.id = opened.user_id
-    )
-    select id from opened
-""").bindparams(bindparam("id", type_=Uuid), *(bindparam(name, type_=Boolean) for name in ("by_admin", "announced")))  # noqa: S608 - built from constants

@@ -1,4 +1,4 @@
-"""Save messages: the only code that inserts them, in one statement and one round trip.
+"""Save messages, in one statement and one round trip; `opening` saves the first one of a new conversation.
 
 There are two forms. `post_message` waits for row locks and raises the reason of a rejection. `post_messages` saves
 several, does not wait for locks, and leaves out every post that needs the first form.
@@ -107,7 +107,7 @@ async def post_message(session: AsyncSession, post: Post) -> Posted:
     announce_at_commit(session)
     failpoint("post-saved")
     posted = Posted(**row)
-    log_posted(posted)
+    log_posted(posted.id, posted.conversation_id)
     return posted
 
 
@@ -128,10 +128,18 @@ async def post_messages(connection: Driver, posts: Sequence[Post]) -> dict[UUID,
     return {row["conversation_id"]: Posted(**row) for row in rows}
 
 
-def log_posted(posted: Posted) -> None:
+def log_posted(message_id: UUID, conversation_id: UUID) -> None:
     """Log the ids of a saved message, and begin its trace."""
-    note_message(posted.id)
-    log.info("message posted", conversation_id=str(posted.conversation_id), message_id=str(posted.id))
+    note_message(message_id)
+    log.info("message posted", conversation_id=str(conversation_id), message_id=str(message_id))
+
+
+async def check_files(connection: Driver, attachments: Sequence[UUID], sender_id: str, side: Side) -> None:
+    """Raise `Invalid` for the first of these files that the sender cannot send."""
+    position = await connection.fetchval(UNUSABLE_FILE, attachments, sender_id, side.value)
+    if position is not None:
+        msg = "There is no such file that you can send. Upload it again."
+        raise Invalid(msg, ("body", "attachments", position - 1), "unknown_attachment")
 
 
 def _values(post: Post) -> tuple[Any, ...]:
@@ -184,15 +192,7 @@ async def _raise_rejection(connection: Driver, post: Post) -> Posted:
     if row["has_newer"]:
         raise NewerMessages("The other side has sent newer messages. Read them, then send again.")
     if post.attachments:
-        await _check_files(connection, post)
+        await check_files(connection, post.attachments, post.sender_id, post.side)
     if post.expected_status is not None:
         raise StatusChanged(f"The status is no longer {post.expected_status}. Nothing was sent or changed.")
     raise Unauthenticated("This user was deleted and has just been restored. Try again.")
-
-
-async def _check_files(connection: Driver, post: Post) -> None:
-    """Raise `Invalid` for the first file of a post that cannot be sent."""
-    position = await connection.fetchval(UNUSABLE_FILE, post.attachments, post.sender_id, post.side.value)
-    if position is not None:
-        msg = "There is no such file that you can send. Upload it again."
-        raise Invalid(msg, ("body", "attachments", position - 1), "unknown_attachment")

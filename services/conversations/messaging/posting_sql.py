@@ -66,6 +66,7 @@ _EFFECTS = ", ".join(
     f" '{json.dumps(effect.after_first)}'::jsonb, '{json.dumps(effect.after_later)}'::jsonb)"
     for side, effect in EFFECTS.items()
 )
+EFFECT = f"effect (side, is_read_by_admin, is_read_by_user, answers, after_first, after_later) as (values {_EFFECTS})"
 
 
 # Leaves out posts that would wait for a locked row, and replays, so that neither delays or fails the other posts.
@@ -84,19 +85,35 @@ free as materialized (
 ),"""
 
 
-# The files of the only post: its sender's own, and not yet sent. The lock makes a second post wait, which then finds
-# them sent. Without all of them, nothing is posted.
-_FILES = f"""
+def files_sql(ids: str) -> str:
+    """Return the SQL of the files of the only post, whose ids are in this parameter.
+
+    They are its sender's own, and not yet sent. The lock makes a second post wait, which then finds them sent.
+    """
+    return f"""
 files as materialized (
     select file.id, file.name, wanted.position
-    from unnest({_ATTACHMENTS}) with ordinality as wanted (id, position)
+    from unnest({ids}) with ordinality as wanted (id, position)
         join attachments as file on file.id = wanted.id
         join post on post.sender_id = file.uploader_id and post.side = file.side
     where file.message_id is null and file.state in ('{FileState.READY}', '{FileState.SCANNING}')
     order by file.id
     for update of file
 ),"""  # noqa: S608 - built from constants
-_ALL_FILES = f"and (select count(*) from files) = cardinality({_ATTACHMENTS})"  # noqa: S608 - built from constants
+
+
+def all_files_sql(ids: str) -> str:
+    """Return the SQL of whether `files` has all of them. Without, nothing is posted."""
+    return f"(select count(*) from files) = cardinality({ids})"  # noqa: S608 - built from constants
+
+
+def preview_sql(*, with_files: bool) -> str:
+    """Return the SQL of a post's preview: without text, the name of the first file."""
+    if not with_files:
+        return "post.preview"
+    return "coalesce(nullif(post.preview, ''), (select left(name, 140) from files where position = 1))"
+
+
 _SENT = f"""
 sent as (
     update attachments as file set
@@ -146,21 +163,62 @@ _IS_TOLD = f"""case
     end"""
 
 
+def message_sql(files: str | None, *, audited: bool) -> str:
+    """Return the SQL that saves the message of a `conversation`, and what follows from it.
+
+    `sender` and `customer` are their rows. `files` is the parameter with the ids of its files.
+    """
+    count = attachments = None
+    if files is not None:
+        count, attachments = f"cardinality({files})", "(select files from listed)"
+    return f"""
+-- 3. The message. A repeated idempotency key fails the whole statement here.
+message as (
+    insert into messages
+        (id, conversation_id, number, sender_id, sender_role, body, created_at, idempotency_key, request_hash, via,
+            attachment_count)
+    select
+        last_message_id, id, message_count, sender_id, side, body, last_activity_at, idempotency_key, request_hash, via,
+        {count or 0}
+    from conversation
+    returning *
+),
+-- 4. What else the sender changed, for the timeline.
+entries as (
+    insert into conversation_entries (conversation_id, at, after_number, kind, actor_id, data)
+    select id, last_activity_at, message_count, kind, sender_id, jsonb_build_object('from', before, 'to', after)
+    from conversation cross join lateral (values
+        ('{EntryKind.STATUS}', old_status, status, chosen_status is not null),
+        ('{EntryKind.ASSIGNMENT}', old_assignee_id, assignee_id, assignee_id is not null)
+    ) as change (kind, before, after, by_hand)
+    where by_hand and before is distinct from after
+),
+{_SENT if files is not None else ""}
+{_AUDITED if audited else ""}
+-- 5. The event, with what its readers cannot find elsewhere.
+logged as (
+    insert into events (type, user_id, conversation_id, payload)
+    select '{EventType.MESSAGE_POSTED}', conversation.user_id, conversation.id,
+        {logged_message_payload(attachments)} || {_STATUS_CHANGE} || {_IS_TOLD}
+    from conversation
+        join message on message.conversation_id = conversation.id
+        join sender on sender.id = message.sender_id
+        join customer on customer.id = conversation.user_id
+)
+"""  # noqa: S608 - built from constants
+
+
 def _statement(posts: str, *, waits: bool, with_files: bool = False, audited: bool = False) -> str:
     waiting, free, only = ("", "", "") if waits else ("skip locked", _FREE, "and c.id in (select id from free)")
-    preview, count, sent, attachments = "post.preview", "0", "", None
     listed_column = listed = ""
-    origin, audit = (", address, request_id", _AUDITED) if audited else ("", "")
+    origin = ", address, request_id" if audited else ""
     if with_files:
-        free, only, sent = _FILES, _ALL_FILES, _SENT
+        free, only = files_sql(_ATTACHMENTS), f"and {all_files_sql(_ATTACHMENTS)}"
         listed_column, listed = ", listed.files as attachments", "cross join listed"
-        # Without text, the name of the first file.
-        preview = "coalesce(nullif(post.preview, ''), (select left(name, 140) from files where position = 1))"
-        count, attachments = f"cardinality({_ATTACHMENTS})", "(select files from listed)"
     return f"""
 with
 post as ({posts}),
-effect (side, is_read_by_admin, is_read_by_user, answers, after_first, after_later) as (values {_EFFECTS}),
+{EFFECT},
 -- 1. The sender. Without a row here (deleted) or with the wrong role (an admin whom the store has made a customer),
 --    step 2 updates nothing. The lock, here and on the customer, waits for a concurrent deletion of the user, so that
 --    no name or address enters the log after it.
@@ -182,7 +240,7 @@ conversation as (
         last_customer_number = case side when 'customer' then c.message_count + 1 else c.last_customer_number end,
         last_message_id = uuidv7(),
         last_message_role = side,
-        last_message_preview = {preview},
+        last_message_preview = {preview_sql(with_files=with_files)},
         assignee_id = coalesce({_ASSIGNEE}, case when post.assigns then post.sender_id end),
         awaited = case
             when side = 'customer' and {_ASSIGNEE} is not null and c.assignee_id <> all (coalesce(c.awaited, '{{}}'))
@@ -213,42 +271,10 @@ conversation as (
         old.message_count > 0 or old.is_read_by_user as was_opened,
         sender_id, side, body, idempotency_key, request_hash, chosen_status, via{origin}
 ),
--- 3. The message. A repeated idempotency key fails the whole statement here.
-message as (
-    insert into messages
-        (id, conversation_id, number, sender_id, sender_role, body, created_at, idempotency_key, request_hash, via,
-            attachment_count)
-    select
-        last_message_id, id, message_count, sender_id, side, body, last_activity_at, idempotency_key, request_hash, via,
-        {count}
-    from conversation
-    returning *
-),
--- 4. What else the sender changed, for the timeline.
-entries as (
-    insert into conversation_entries (conversation_id, at, after_number, kind, actor_id, data)
-    select id, last_activity_at, message_count, kind, sender_id, jsonb_build_object('from', before, 'to', after)
-    from conversation cross join lateral (values
-        ('{EntryKind.STATUS}', old_status, status, chosen_status is not null),
-        ('{EntryKind.ASSIGNMENT}', old_assignee_id, assignee_id, assignee_id is not null)
-    ) as change (kind, before, after, by_hand)
-    where by_hand and before is distinct from after
-),
-{sent}
-{audit}
--- 5. The event, with what its readers cannot find elsewhere.
 customer as (
     select * from users where id in (select user_id from conversation) for key share
 ),
-logged as (
-    insert into events (type, user_id, conversation_id, payload)
-    select '{EventType.MESSAGE_POSTED}', conversation.user_id, conversation.id,
-        {logged_message_payload(attachments)} || {_STATUS_CHANGE} || {_IS_TOLD}
-    from conversation
-        join message on message.conversation_id = conversation.id
-        join sender on sender.id = message.sender_id
-        join customer on customer.id = conversation.user_id
-)
+{message_sql(_ATTACHMENTS if with_files else None, audited=audited)}
 select {_MESSAGE_COLUMNS}{listed_column} from message join sender on sender.id = message.sender_id {listed}
 """  # noqa: S608 - built from constants
 

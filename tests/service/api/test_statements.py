@@ -8,7 +8,7 @@ from sqlalchemy.ext.asyncio import AsyncEngine
 
 from tests.service.conftest import As
 from tests.service.helpers.browser import HOST, Browser
-from tests.service.helpers.callers import Caller
+from tests.service.helpers.callers import ORDER, UNKNOWN_ID, Caller
 from tests.service.helpers.recorded_statements import statements
 
 
@@ -54,6 +54,25 @@ async def test_posting_is_one_statement(conversations_engine: AsyncEngine, anna:
             answer = await caller.call("POST", f"/conversations/{conversation}/messages", {"body": "Again."}, key="k")
         assert answer.status_code == 201
         assert len(recorded) == 1, recorded
+
+
+async def test_creating_a_conversation_is_one_statement(
+    conversations_engine: AsyncEngine, anna: Caller, sam: Caller, shop: Caller
+) -> None:
+    await shop.call("PUT", "/orders/A-1", ORDER)
+    for caller, fields in (
+        (anna, {}),
+        (anna, {"body": "Hello?"}),
+        (anna, {"attachments": [(await anna.upload())["id"]]}),
+        (sam, {"body": "Hello.", "user_id": "anna", "status": "RESOLVED"}),
+    ):
+        new = {"subject": "Hi", "order_id": "A-1", **fields}
+        await caller.get("/conversations")
+        await caller.call("POST", "/conversations", {**new, "attachments": [UNKNOWN_ID]})  # the caller is known now
+        async with statements(conversations_engine) as recorded:
+            opened = await caller.open(**new, key=f"of {fields}")
+        assert len(recorded) == 1, recorded
+        assert opened == await caller.peek(opened["id"])
 
 
 async def test_a_badge_in_a_browser_is_one_statement_too(

@@ -1,4 +1,4 @@
-"""Routes that post messages skip FastAPI's steps, and answer exactly as FastAPI would."""
+"""Routes that post messages and create conversations skip FastAPI's steps, and answer exactly as FastAPI would."""
 
 import json
 import re
@@ -9,7 +9,7 @@ import pytest
 from fastapi import FastAPI
 
 from shared.api.write_route import WriteFirst, WriteRoute
-from tests.service.helpers.callers import Caller
+from tests.service.helpers.callers import ORDER, Caller
 
 JSON = "application/json"
 KEY = "Idempotency-Key"
@@ -54,6 +54,27 @@ BODIES: list[tuple[bytes, dict[str, str]]] = [
     (b'{"body": "Hello"}', {"Authorization": "Bearer x"}),
     (b'{"body": 1}', {"Authorization": "Bearer x"}),
 ]
+# Of new conversations: fields besides a subject, an admin's also besides a customer and a text, and headers.
+CREATES: list[tuple[dict[str, Any], dict[str, str]]] = [
+    ({}, {}),
+    ({"body": "Hello"}, {}),
+    ({"body": "Hello"}, {KEY: "first"}),
+    ({"body": "Hello"}, {KEY: "first"}),
+    ({"body": "Other"}, {KEY: "first"}),
+    ({"body": "Hello", "order_id": "A-1"}, {}),
+    ({"body": "Hello", "order_id": "B-1"}, {KEY: "second"}),
+    ({"body": "Hello", "order_id": ""}, {}),
+    ({"body": "", "subject": "a\u2028b"}, {}),
+    ({"body": "Hello", "subject": " "}, {}),
+    ({"body": "Hello", "subject": 1}, {}),
+    ({"body": "Hello", "status": "RESOLVED"}, {}),
+    ({"body": "Hello", "status": "KEEP"}, {}),
+    ({"body": "Hello", "user_id": "nobody"}, {}),
+    ({"body": "Hello", "attachments": ["00000000-0000-7000-8000-000000000000"]}, {}),
+    ({"body": "Hello", "nothing": 1}, {}),
+    ({"body": "Hello"}, {"Content-Type": "text/plain"}),
+    ({"body": "Hello"}, {"Authorization": "Bearer x"}),
+]
 PATHS = ("x", "00000000-0000-7000-8000-000000000000")
 
 
@@ -65,14 +86,17 @@ def app(api: httpx2.AsyncClient) -> FastAPI:
     return transport.app
 
 
-def test_each_side_posts_by_a_write_route(app: FastAPI) -> None:
+def test_each_side_posts_and_creates_by_a_write_route(app: FastAPI) -> None:
     paths = {route.path for route in app.routes if isinstance(route, WriteRoute)}
-    assert paths == {f"/api/v1{side}/conversations/{{conversation_id}}/messages" for side in ("", "/admin")}
+    ends = ("", "/{conversation_id}/messages")
+    assert paths == {f"/api/v1{side}/conversations{end}" for side in ("", "/admin") for end in ends}
 
 
 async def test_write_routes_answer_as_fastapi_would(
-    app: FastAPI, anna: Caller, ben: Caller, sam: Caller, monkeypatch: pytest.MonkeyPatch
+    app: FastAPI, anna: Caller, ben: Caller, sam: Caller, shop: Caller, monkeypatch: pytest.MonkeyPatch
 ) -> None:
+    for order, customer in (("A-1", "anna"), ("B-1", "ben")):
+        await shop.call("PUT", f"/orders/{order}", ORDER | {"user_id": customer})
     answered: list[str] = []
 
     async def noted(route: WriteRoute, *request: Any, answer: Any = WriteRoute.answer) -> None:
@@ -81,7 +105,7 @@ async def test_write_routes_answer_as_fastapi_would(
 
     monkeypatch.setattr(WriteRoute, "answer", noted)
 
-    async def answers() -> list[tuple[int, str, dict[str, str]]]:
+    async def answers(run: str) -> list[tuple[int, str, dict[str, str]]]:
         found = []
         conversation, foreign = (await anna.open())["id"], (await ben.open())["id"]
         for caller in (anna, sam):
@@ -90,19 +114,24 @@ async def test_write_routes_answer_as_fastapi_would(
             requests += [(f"{base}/{path}/messages", *BODIES[0]) for path in (*PATHS, foreign)]
             requests += [(f"{base}/{conversation}/messages?{query}", *BODIES[0]) for query in ("", "x=1")]
             requests += [(f"{other.prefix}/conversations/{conversation}/messages", *BODIES[0]) for other in (anna, sam)]
+            with_customer = {"user_id": "anna", "body": "Hello"} if caller is sam else {}
+            for fields, headers in CREATES:
+                body = json.dumps({"subject": "Hi", **with_customer, **fields}).encode()
+                once = {KEY: f"{run}-{headers[KEY]}"} if KEY in headers else {}
+                requests.append((base, body, headers | once))
             for url, body, headers in requests:
                 sent = {**caller.headers, "Content-Type": JSON, **headers}
                 raw = [(name.encode(), value.encode("latin-1")) for name, value in sent.items()]
                 answer = await caller.api.post(url, content=body, headers=raw)
-                kept = {name: value for name, value in answer.headers.items() if name != "x-request-id"}
+                kept = {name: _without_ids(value) for name, value in answer.headers.items() if name != "x-request-id"}
                 found.append((answer.status_code, _without_ids(answer.text), kept))
         return found
 
-    ours = await answers()
+    ours = await answers("ours")
     assert set(answered) == {route.path for route in app.routes if isinstance(route, WriteRoute)}
     answered.clear()
     monkeypatch.setattr(WriteFirst, "_find", lambda *_: (None, {}))
-    theirs = await answers()
+    theirs = await answers("theirs")
     assert not answered
     for one, other in zip(ours, theirs, strict=True):
         assert one == other

@@ -16,6 +16,7 @@ from services.conversations.app import create_app
 from services.conversations.catalog.sync import UserUpsert, put_user
 from services.conversations.event_log.sequencer import number_events
 from services.conversations.messaging import commands
+from services.conversations.messaging.opening import NewConversation, create_conversation
 from services.conversations.messaging.posting import Post, post_message
 from services.conversations.privacy import erasure
 from services.conversations.rules import Side, Status
@@ -132,10 +133,10 @@ class RealPipeline:
             await erasure.delete_user(session, user)
 
     async def open(self, customer: str) -> bool:
-        new = commands.NewConversation(customer, "Where is my parcel?", customer, Side.CUSTOMER)
+        new = NewConversation(customer, "Where is my parcel?", customer, Side.CUSTOMER)
         try:
             async with transaction(self.conversations) as session:
-                conversation, _ = await commands.create_conversation(session, new)
+                conversation, _ = await create_conversation(session, new)
         except Unauthenticated:
             return False
         self.talks.append(conversation)

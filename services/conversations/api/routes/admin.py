@@ -21,10 +21,10 @@ from services.conversations.api.dependencies import (
     via_of,
     viewer_of,
 )
-from services.conversations.api.posting import authorize_sender, create_conversation_with_customer, save, save_edit
-from services.conversations.api.rate_limiting import CountedAdminConversation, CountedEdit, enforce_limits
+from services.conversations.api.posting import authorize_sender, conversation_with_customer, create, save, save_edit
+from services.conversations.api.rate_limiting import CountedEdit, enforce_limits
 from services.conversations.api.schemas.desk import LabelName
-from services.conversations.api.schemas.requests import BulkDelete, MarkRead, PostMessage
+from services.conversations.api.schemas.requests import AdminCreateConversation, BulkDelete, MarkRead, PostMessage
 from services.conversations.api.schemas.responses import (
     AdminConversationOut,
     Counts,
@@ -153,24 +153,25 @@ async def count_conversations(reading: AdminReader) -> Counts:
     )
 
 
-@router.post(
+@router.write(
     "/conversations",
     summary="Create a conversation with a customer",
     status_code=201,
     responses=problem_responses(Invalid, IdempotencyKeyReused, RateLimited),
 )
 async def admin_create_conversation(
-    body: CountedAdminConversation,
-    caller: Admin,
-    session: DbSession,
+    request: Request,
+    body: AdminCreateConversation,
+    caller: TokenAdmin,
     response: Response,
     key: IdempotencyKeyHeader = None,
 ) -> AdminConversationOut:
     """Start a conversation with any known customer."""
-    conversation_id, replayed = await create_conversation_with_customer(session, caller, body, key)
-    response.headers["Location"] = f"/api/v1/admin/conversations/{conversation_id}"
+    await enforce_limits(request, caller, body, key)
+    detail, replayed = await create(request, caller, *conversation_with_customer(caller, body, key))
+    response.headers["Location"] = f"/api/v1/admin/conversations/{detail.conversation.id}"
     mark_replay(response, replayed=replayed)
-    return AdminConversationOut.of(await load_conversation(await driver_connection(session), conversation_id))
+    return AdminConversationOut.of(detail)
 
 
 @router.get(_CONVERSATION, summary="Get any conversation", responses=problem_responses(NotFound))

@@ -22,9 +22,9 @@ from services.conversations.api.dependencies import (
     via_of,
     viewer_of,
 )
-from services.conversations.api.posting import authorize_sender, create_own_conversation, save
-from services.conversations.api.rate_limiting import CountedConversation, enforce_limits
-from services.conversations.api.schemas.requests import MarkRead, PostMessage
+from services.conversations.api.posting import authorize_sender, create, own_conversation, save
+from services.conversations.api.rate_limiting import enforce_limits
+from services.conversations.api.schemas.requests import CreateConversation, MarkRead, PostMessage
 from services.conversations.api.schemas.responses import ConversationOut, MessageOut, OrderOut, Unread
 from services.conversations.api.state import api_state
 from services.conversations.errors import IdempotencyKeyReused, NewerMessages, RateLimited, SearchTooSlow
@@ -49,24 +49,24 @@ router = ApiRouter(
 )
 
 
-@router.post(
+@router.write(
     "/conversations",
     summary="Create a conversation",
     status_code=201,
     responses=problem_responses(Invalid, IdempotencyKeyReused, RateLimited),
 )
 async def create_conversation(
-    body: CountedConversation,
-    caller: Customer,
-    session: DbSession,
+    request: Request,
+    body: CreateConversation,
+    caller: TokenCustomer,
     response: Response,
     key: IdempotencyKeyHeader = None,
 ) -> ConversationOut:
     """Start a conversation, optionally about one of the caller's orders and with a first message."""
-    conversation_id, replayed = await create_own_conversation(session, caller, body, key)
-    response.headers["Location"] = f"/api/v1/conversations/{conversation_id}"
+    await enforce_limits(request, caller, body, key)
+    detail, replayed = await create(request, caller, *own_conversation(caller, body, key))
+    response.headers["Location"] = f"/api/v1/conversations/{detail.conversation.id}"
     mark_replay(response, replayed=replayed)
-    detail = await load_conversation(await driver_connection(session), conversation_id, scope=caller.id)
     return ConversationOut.of(detail)
 
 

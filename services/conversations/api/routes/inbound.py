@@ -21,9 +21,10 @@ from services.conversations.attachments.names import safe_name
 from services.conversations.attachments.uploads import Upload
 from services.conversations.desk.notes import NewNote, add_note
 from services.conversations.desk.people import present_admins
-from services.conversations.messaging.commands import NewConversation, create_conversation, mark_read
+from services.conversations.messaging.commands import mark_read
 from services.conversations.messaging.entries import add_entry, lock_conversation
 from services.conversations.messaging.idempotency import IdempotencyKey
+from services.conversations.messaging.opening import NewConversation, create_conversation
 from services.conversations.messaging.posting import Post
 from services.conversations.messaging.replied_reads import RepliedRead, mark_replied_read
 from services.conversations.models import ConversationEntry

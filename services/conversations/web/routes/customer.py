@@ -7,10 +7,10 @@ from fastapi import APIRouter, Query, Request
 from fastapi.responses import Response
 
 from services.conversations.api.dependencies import Prefetch, viewer_of
-from services.conversations.api.posting import create_own_conversation, save
+from services.conversations.api.posting import own_conversation, save
 from services.conversations.api.schemas.requests import CreateConversation, PostMessage
 from services.conversations.errors import IdempotencyKeyReused, NewerMessages, RateLimited
-from services.conversations.messaging import listing
+from services.conversations.messaging import listing, opening
 from services.conversations.messaging.idempotency import IdempotencyKey
 from services.conversations.messaging.listing import Filters
 from services.conversations.messaging.posting import Post
@@ -88,9 +88,10 @@ async def create_conversation(
         form = await with_files(request, CreateConversation, page_context, form)
     if form.body is None or refusal:
         return await _new_page(request, page_context, session, form, refusal)
+    new, key = own_conversation(caller, form.body, form.key)
     try:
         async with session.begin_nested():  # undone on an error, after which the page is still loaded
-            conversation_id, _ = await create_own_conversation(session, caller, form.body, form.key)
+            conversation_id, _ = await opening.create_conversation(session, new, key)
     except Invalid as problem:
         return await _new_page(request, page_context, session, form.with_errors(problem))
     return redirect(f"{customer_root(request)}{conversation_id}/")

@@ -7,10 +7,11 @@ from typing import Annotated
 from fastapi import APIRouter, Query, Request
 from fastapi.responses import Response
 
-from services.conversations.api.posting import create_conversation_with_customer
+from services.conversations.api.posting import conversation_with_customer
 from services.conversations.api.schemas.requests import AdminCreateConversation
 from services.conversations.api.schemas.responses import UserOut
 from services.conversations.errors import RateLimited
+from services.conversations.messaging import opening
 from services.conversations.messaging.queries import find_customer, list_customers, list_orders
 from services.conversations.records import OrderRow
 from services.conversations.rules import Status
@@ -70,9 +71,10 @@ async def create_conversation(
         form = await with_files(request, AdminCreateConversation, page_context, form)
     if (body := form.body) is None or refusal:
         return await _form_page(request, page_context, session, form, refusal)
+    new, key = conversation_with_customer(caller, body, form.key)
     try:
         async with session.begin_nested():  # undone on an error, after which the page is still loaded
-            conversation_id, _ = await create_conversation_with_customer(session, caller, body, form.key)
+            conversation_id, _ = await opening.create_conversation(session, new, key)
     except Invalid as problem:
         return await _form_page(request, page_context, session, form.with_errors(problem))
     return redirect(f"{ADMIN_ROOT}{conversation_id}/")
