@@ -12,7 +12,7 @@ import os
 import sys
 import tempfile
 import time
-from collections.abc import AsyncIterator, Awaitable, Callable, Coroutine
+from collections.abc import AsyncIterator, Awaitable, Callable, Coroutine, Sequence
 from contextlib import AsyncExitStack, asynccontextmanager
 from itertools import count
 from pathlib import Path
@@ -191,16 +191,6 @@ async def _requests(url: str) -> dict[str, tuple[int, Request]]:
 
         return post
 
-    def creating(by: dict[str, _Client] | _Client = clients) -> Request:
-        async def create(number: int) -> int:
-            customer = customers[number % CUSTOMERS]
-            new = {"subject": "My parcel", "body": "Where is my parcel?"}
-            if isinstance(by, _Client):
-                return await by.status("POST", "/api/v1/admin/conversations", {"user_id": customer, **new})
-            return await by[customer].status("POST", "/api/v1/conversations", new)
-
-        return create
-
     return {
         "badge": (1200, reading("/api/v1/unread")),
         "badge by session": (1200, reading("/api/v1/unread", browsers)),
@@ -209,12 +199,25 @@ async def _requests(url: str) -> dict[str, tuple[int, Request]]:
         "thread": (500, reading("/api/v1/conversations/{}/messages?limit=50&order=desc")),
         "post": (800, posting(clients)),
         "post by session": (800, posting(browsers)),
-        "create": (400, creating()),
-        "create by session": (400, creating(browsers)),
-        "admin's create": (400, creating(admin)),
+        "create": (400, _creating(customers, clients)),
+        "create by session": (400, _creating(customers, browsers)),
+        "admin's create": (400, _creating(customers, admin)),
         "inbox page": (100, reading("/admin/dashboard/conversation/", desk)),
         "thread page": (100, reading("/dashboard/messages/{}/", browsers)),
     }
+
+
+def _creating(customers: Sequence[str], by: "dict[str, _Client] | _Client") -> Request:
+    """Return requests that create conversations of customers, by themselves or by one admin."""
+
+    async def create(number: int) -> int:
+        customer = customers[number % CUSTOMERS]
+        new = {"subject": "My parcel", "body": "Where is my parcel?"}
+        if isinstance(by, _Client):
+            return await by.status("POST", "/api/v1/admin/conversations", {"user_id": customer, **new})
+        return await by[customer].status("POST", "/api/v1/conversations", new)
+
+    return create
 
 
 class _Client:

@@ -51,7 +51,7 @@ async def create(
     except Unavailable as error:
         if not is_retryable_rollback(error.__cause__):
             raise
-        opened = None
+        opened = None  # a transaction is repeated after a deadlock
     if opened is not None:
         announce(state.sessions)
         return opened, False

@@ -73,7 +73,7 @@ def _statement(*, with_message: bool, with_files: bool = False) -> str:
 with
 post as (select {_POST}),
 {EFFECT},
--- 1. Who opens it, and whose it is. The lock waits for a concurrent deletion of a user, and then finds no row.
+-- 1. The sender and the customer. The lock waits for a concurrent deletion of a user, and then finds no row.
 people as (
     select * from users where id in ({_USER}, {_SENDER}) and deleted_at is null order by id for key share
 ),
