@@ -19,7 +19,7 @@ from bench.stores import Store, filled_stores, running_apis
 from services.conversations.event_log.sequencer import number_events
 from services.conversations.messaging.erasure_batches import erase_round
 from shared.database.engine import create_engine
-from shared.database.transactions import create_sessions, transaction
+from shared.database.transactions import create_sessions, transaction, transaction_driver
 from tests.system.helpers.product import headers_of
 
 MESSAGES = int(os.environ.get("MESSAGES", "500000"))
@@ -104,7 +104,7 @@ async def erase(store: Store) -> None:
     numbered = True
     while numbered:
         async with transaction(sessions) as session:
-            numbered = bool(await number_events(session))
+            numbered = bool(await number_events(await transaction_driver(session)))
     rows, started, more = 0, time.perf_counter(), 1
     while more:
         more = await erase_round(sessions)

@@ -91,7 +91,7 @@ async def _count(superuser: asyncpg.Connection, sessions: SessionFactory) -> Non
     await superuser.execute(_TALKS, TALKS)
     await superuser.execute("vacuum analyze")
     async with transaction(sessions) as session:
-        while await number_events(session):
+        while await number_events(await transaction_driver(session)):
             pass
     started, before = time.perf_counter(), await superuser.fetchval("select pg_current_wal_insert_lsn()")
     while await count_round(sessions):

@@ -41,7 +41,7 @@ from services.conversations.search.indexer import index_conversations, index_rou
 from services.conversations.search.query import parse
 from shared.database.engine import Driver, create_engine
 from shared.database.migrations import upgrade
-from shared.database.transactions import SessionFactory, create_sessions, transaction
+from shared.database.transactions import SessionFactory, create_sessions, transaction, transaction_driver
 from shared.observability.logs import configure_logging
 
 TALKS = int(os.environ.get("TALKS", "100000"))
@@ -231,7 +231,7 @@ async def _measure(
         for _ in range(ROUND):
             await workload.post(sessions)
         async with transaction(sessions) as session:
-            await number_events(session)
+            await number_events(await transaction_driver(session))
 
     async def index() -> None:
         while await index_round(sessions, settle=-1):

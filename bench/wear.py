@@ -23,7 +23,7 @@ from bench.posting import BODY, script_of
 from bench.stores import Store, ask, filled_stores, running_apis
 from services.conversations.event_log.sequencer import number_events
 from shared.database.engine import create_engine
-from shared.database.transactions import create_sessions, transaction
+from shared.database.transactions import create_sessions, transaction, transaction_driver
 
 MESSAGES = int(os.environ.get("MESSAGES", "1000000"))
 UPDATES = int(os.environ.get("UPDATES", "1000000"))
@@ -75,7 +75,7 @@ async def _number(store: Store) -> None:
     try:
         while True:
             async with transaction(create_sessions(engine)) as session:
-                numbered = await number_events(session)
+                numbered = await number_events(await transaction_driver(session))
             await asyncio.sleep(0 if numbered else 0.05)
     finally:
         await engine.dispose()

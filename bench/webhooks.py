@@ -34,7 +34,13 @@ from services.conversations.webhooks.sending import Sender
 from services.conversations.webhooks.signing import make_secret, sign
 from shared.database.engine import create_engine
 from shared.database.migrations import upgrade
-from shared.database.transactions import SessionFactory, connection_provider, create_sessions, transaction
+from shared.database.transactions import (
+    SessionFactory,
+    connection_provider,
+    create_sessions,
+    transaction,
+    transaction_driver,
+)
 from shared.observability.logs import configure_logging
 from tests.helpers.webhook_receiver import Answer, Received, Receiver, webhook_receiver
 
@@ -186,7 +192,7 @@ async def _post(url: str, ids: list[UUID], count: int) -> None:
     numbered = True
     while numbered:
         async with transaction(sessions) as session:
-            numbered = bool(await number_events(session, size=200))
+            numbered = bool(await number_events(await transaction_driver(session), size=200))
     await engine.dispose()
 
 

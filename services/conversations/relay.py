@@ -1,6 +1,6 @@
 """The relay: numbers events and publishes them to Celery.
 
-The relay that numbered an event publishes it, so several relays share the work. Published tasks are only hints: if one
+The relay that numbers an event publishes it, so several relays share the work. Published tasks are only hints: if one
 is lost, in a crash or because the broker is unavailable, the notifications service's sweeper finds the event in the
 log. A slow broker must not hold up the numbering. So events for Celery go to a short queue with a thread of its own,
 and are dropped if the queue is full, if the broker is unavailable, or if too many tasks wait in the broker
@@ -30,7 +30,7 @@ from shared.broker.status import Reason
 from shared.database.engine import close_engine, create_engine
 from shared.database.errors import describe
 from shared.database.readiness import database_fault, newest_version, wait_for_database
-from shared.database.transactions import SessionFactory, connection_provider, create_sessions, transaction
+from shared.database.transactions import SessionFactory, connection_provider, create_sessions
 from shared.event_log.sequencer import rotate_epoch_if_moved
 from shared.events import Event
 from shared.observability.tracing import SpanName, record_span, span_start
@@ -152,13 +152,12 @@ async def run_relay(settings: StoreSettings, host: str, port: int, stop: asyncio
         task_publisher = TaskPublisher(publisher)
         notifier, wakeup = Notifier(LOG_GROWN), _Wakeup()
 
-        def publish(events: list[Event]) -> None:
+        def notify(events: list[Event]) -> None:
             if events:
-                task_publisher.publish(events)
                 notifier.notify(events[-1].position or 0)
 
         async with asyncio.TaskGroup() as group:
-            group.create_task(_number(sessions, publish, wakeup, stop))
+            group.create_task(_number(sessions, task_publisher.publish, notify, wakeup, stop))
             if settings.redis_url is not None:
                 group.create_task(run_until_stopped(stop, notifier.run(settings.redis_url)))
                 group.create_task(run_until_stopped(stop, wakeup.listener.run(settings.redis_url)))
@@ -187,9 +186,17 @@ class _Wakeup:
 
 
 async def _number(
-    sessions: SessionFactory, publish: Callable[[list[Event]], None], wakeup: _Wakeup, stop: asyncio.Event
+    sessions: SessionFactory,
+    publish: Callable[[list[Event]], None],
+    notify: Callable[[list[Event]], None],
+    wakeup: _Wakeup,
+    stop: asyncio.Event,
 ) -> None:
-    """Number events until `stop`."""
+    """Number events until `stop`. Call `publish` with them before the commit, and `notify` after it.
+
+    A task need not wait for the commit of a position: it carries an event that is committed already, and the inbox
+    knows it by its id. If the commit fails, the event is numbered and published again.
+    """
     acquire = connection_provider(sessions.kw["bind"])
     epoch_checked = False  # readers of a restored log must learn its new epoch at once, not with its first new event
     while not stop.is_set():
@@ -200,10 +207,11 @@ async def _number(
                 if quiet:
                     await wakeup.wait()
                     continue
-            async with transaction(sessions) as session:
+            async with acquire() as connection, connection.transaction():
                 if not epoch_checked:
-                    await rotate_epoch_if_moved(session)
-                events = await number_events(session, size=BATCH)
+                    await rotate_epoch_if_moved(connection)
+                events = await number_events(connection, size=BATCH)
+                publish(events)
         except Exception as error:  # noqa: BLE001 - the driver raises more than its own errors; none may end this
             epoch_checked = False  # the next answer may come from another server
             log.warning("numbering failed, retrying", error=describe(error))
@@ -211,7 +219,7 @@ async def _number(
             continue
         epoch_checked = True
         failpoint("numbering-committed")
-        publish(events)
+        notify(events)
         NUMBERED.inc(len(events))
         if len(events) < BATCH:
             await pause(stop, min(max(len(events), 1) * GATHER, MAX_GATHER))

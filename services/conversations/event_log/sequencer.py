@@ -22,9 +22,9 @@ async def has_unnumbered(connection: Driver) -> bool:
     return bool(await connection.fetchval(_ANY_UNNUMBERED))
 
 
-async def number_events(session: AsyncSession, *, size: int = 1000) -> list[Event]:
-    """Assign the next positions to committed events, oldest first; return these events in order."""
-    return [Event.model_validate(dict(row)) for row in await run_sequencer(session, _NUMBER, size)]
+async def number_events(driver: Driver, *, size: int = 1000) -> list[Event]:
+    """Assign the next positions to committed events, oldest first, in a transaction; return these events in order."""
+    return [Event.model_validate(dict(row)) for row in await run_sequencer(driver, _NUMBER, size)]
 
 
 @dataclass(frozen=True, slots=True)

@@ -8,6 +8,7 @@ from sqlalchemy import TextClause, text
 from sqlalchemy.ext.asyncio import AsyncSession
 
 from services.notifications.rules import NO_SMTP_STOP, Reason
+from shared.database.transactions import transaction_driver
 from shared.event_log.reading import read_after
 from shared.event_log.sequencer import numbering_sql, run_sequencer
 from shared.notifications_feed import (
@@ -88,7 +89,7 @@ async def number_events(session: AsyncSession, *, size: int = 1000) -> int:
 
     Commit before a reader sees the positions. No process does it for itself: a reader numbers the log before it reads.
     """
-    return len(await run_sequencer(session, _NUMBER, size))
+    return len(await run_sequencer(await transaction_driver(session), _NUMBER, size))
 
 
 async def read_log(session: AsyncSession, *, after: int, types: Collection[str], limit: int) -> LogPage:

@@ -26,7 +26,13 @@ from services.notifications.mail.unsubscribe_links import unsubscribe_token
 from services.notifications.models import Base as NotificationsBase
 from services.notifications.settings import ApiSettings as NotificationsSettings
 from shared.database.engine import Driver
-from shared.database.transactions import ConnectionProvider, SessionFactory, create_sessions, transaction
+from shared.database.transactions import (
+    ConnectionProvider,
+    SessionFactory,
+    create_sessions,
+    transaction,
+    transaction_driver,
+)
 from shared.people import Person
 from tests.service.access.asgi import Answer, ask
 from tests.service.access.credentials import (
@@ -222,7 +228,7 @@ async def _populate(
             ids[user_id] = await _create_data(client, shop, sam, user_id)
         await _make_thumbnails(app, sessions["conversations"], ids)
         async with transaction(sessions["conversations"]) as session:
-            await number_events(session)
+            await number_events(await transaction_driver(session))
             for user_id in (OWNER, OTHER, DELETED):  # as if each had been erased and restored
                 session.add(erasure := Erasure(user_id=user_id, finished_at=func.clock_timestamp()))
                 await session.flush()

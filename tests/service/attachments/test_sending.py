@@ -6,7 +6,7 @@ from typing import Any
 import pytest
 
 from services.conversations.event_log.sequencer import number_events
-from shared.database.transactions import SessionFactory, transaction
+from shared.database.transactions import SessionFactory, transaction, transaction_driver
 from tests.helpers.waiting import eventually
 from tests.service.attachments.test_uploading import rows
 from tests.service.helpers.callers import UNKNOWN_ID, Caller, problem
@@ -128,7 +128,7 @@ async def test_events_name_the_files(anna: Caller, conversations: SessionFactory
     file = await anna.upload(name="a.txt")
     await send(anna, conversation, file)
     async with transaction(conversations) as session:
-        events = await number_events(session)
+        events = await number_events(await transaction_driver(session))
     plain, filed = [event.payload["message"] for event in events if event.payload and event.type == "message.posted"]
     assert plain["attachments"] == []
     assert filed["attachments"] == [{name: value for name, value in file.items() if value is not False}]

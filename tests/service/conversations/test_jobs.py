@@ -14,7 +14,7 @@ from services.conversations import jobs
 from services.conversations.event_log.sequencer import number_events
 from services.conversations.messaging import expiry
 from services.conversations.settings import JobsSettings
-from shared.database.transactions import SessionFactory, transaction
+from shared.database.transactions import SessionFactory, transaction, transaction_driver
 from tests.helpers.clamd_peer import running_clamd
 from tests.helpers.waiting import eventually
 from tests.service.attachments.test_uploading import objects, set_settings
@@ -191,7 +191,7 @@ async def test_conversations_are_counted_and_old_months_of_the_audit_dropped(
 
     async def is_done() -> bool:
         async with transaction(conversations) as session:
-            await number_events(session)
+            await number_events(await transaction_driver(session))
         counted = await owner.fetchval("select count(*) from conversation_facts")
         is_dropped = await owner.fetchval("select to_regclass('audit_entries_2020_01') is null")
         return counted == 1 and is_dropped is True

@@ -28,7 +28,7 @@ from services.notifications.models import (
     SendingControl,
 )
 from shared.database.engine import create_engine
-from shared.database.transactions import SessionFactory, create_sessions, transaction
+from shared.database.transactions import SessionFactory, create_sessions, transaction, transaction_driver
 from shared.event_log.sequencer import rotate_epoch
 from shared.text import preview
 from tests.service.helpers.attempt_factory import has_due_email
@@ -352,7 +352,7 @@ async def test_hints_of_a_lost_log_in_the_broker_have_no_effect(
         await sam.post(conversation)
         await anna.call("POST", f"/conversations/{conversation}/read", {"up_to": 2})
         async with transaction(sweeping.conversations) as session:
-            lost = await number_events(session)
+            lost = await number_events(await transaction_driver(session))
     async with transaction(sweeping.conversations) as session:
         await rotate_epoch(session)
     await sam.post(conversation)

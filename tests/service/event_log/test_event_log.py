@@ -13,7 +13,7 @@ from services.conversations.event_log.position import encode_position
 from services.conversations.event_log.reader import read_feed, read_newest, read_position
 from services.conversations.event_log.sequencer import number_events, read_state
 from services.conversations.models import FeedHead, LoggedEvent
-from shared.database.transactions import SessionFactory, transaction
+from shared.database.transactions import SessionFactory, transaction, transaction_driver
 from shared.event_log.reading import lag_after, read_head
 from shared.events import Event, EventType, MessagePosted
 from tests.service.conftest import FEED_SECRET
@@ -30,7 +30,7 @@ async def append(sessions: SessionFactory, *names: str) -> None:
 
 async def sequence(sessions: SessionFactory, size: int = 1000) -> list[Event]:
     async with transaction(sessions) as session:
-        return await number_events(session, size=size)
+        return await number_events(await transaction_driver(session), size=size)
 
 
 async def positions(sessions: SessionFactory) -> list[tuple[int, str]]:
@@ -106,10 +106,10 @@ async def test_a_rolled_back_transaction_leaves_no_gap(conversations: SessionFac
 async def test_a_sequencer_does_nothing_while_another_one_is_working(conversations: SessionFactory) -> None:
     await append(conversations, "a")
     async with conversations() as first, conversations() as second:
-        assert len(await number_events(first)) == 1
-        assert await number_events(second) == []
+        assert len(await number_events(await transaction_driver(first))) == 1
+        assert await number_events(await transaction_driver(second)) == []
         await first.rollback()  # the first sequencer dies
-        assert [event.position for event in await number_events(second)] == [1]
+        assert [event.position for event in await number_events(await transaction_driver(second))] == [1]
         await second.commit()
     assert await sequence(conversations) == []
 

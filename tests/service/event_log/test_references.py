@@ -8,7 +8,7 @@ from sqlalchemy import select, text
 from services.conversations.event_log.reader import read_feed, read_page
 from services.conversations.event_log.sequencer import number_events
 from services.conversations.models import LoggedEvent
-from shared.database.transactions import SessionFactory, transaction
+from shared.database.transactions import SessionFactory, transaction, transaction_driver
 from shared.event_log.reading import read_head
 from shared.events import Event, EventType, MessagePosted
 from tests.service.helpers.callers import Caller
@@ -17,7 +17,11 @@ from tests.service.helpers.callers import Caller
 async def numbered(sessions: SessionFactory) -> list[Event]:
     """Number all events; return those of messages, as the relay publishes them."""
     async with transaction(sessions) as session:
-        return [event for event in await number_events(session) if event.type == EventType.MESSAGE_POSTED]
+        return [
+            event
+            for event in await number_events(await transaction_driver(session))
+            if event.type == EventType.MESSAGE_POSTED
+        ]
 
 
 async def read(sessions: SessionFactory) -> list[dict[str, Any] | None]:

@@ -32,12 +32,15 @@ async def test_a_post_is_numbered_without_waiting_for_the_poll(
     monkeypatch.setattr(relay, "POLL", 120.0)
     monkeypatch.setattr(relay, "NOTIFIED_POLL", 120.0)
     opened = [UUID((await anna.open())["id"]) for _ in range(2)]
+
+    def ignore(_: object) -> None: ...
+
     notifier, wakeup, stop = Notifier(APPENDED), relay._Wakeup(), asyncio.Event()  # noqa: SLF001 - part of it
     commit = GroupCommit(conversations, connection_provider(conversations.kw["bind"]), notifier.notify)
     tasks = [
         asyncio.create_task(notifier.run(valkey.url)),
         asyncio.create_task(wakeup.listener.run(valkey.url)),
-        asyncio.create_task(relay._number(conversations, lambda _: None, wakeup, stop)),  # noqa: SLF001 - part of it
+        asyncio.create_task(relay._number(conversations, ignore, ignore, wakeup, stop)),  # noqa: SLF001 - part of it
     ]
 
     async def is_numbered() -> bool:

@@ -13,7 +13,7 @@ from services.conversations.event_log.sequencer import has_unnumbered, number_ev
 from services.conversations.models import LoggedEvent
 from services.conversations.realtime.hub import Hub
 from services.conversations.settings import ApiSettings
-from shared.database.transactions import SessionFactory, connection_provider, transaction
+from shared.database.transactions import SessionFactory, connection_provider, transaction, transaction_driver
 from shared.events import EventType
 from tests.helpers.sse_client import Reader, reading
 from tests.helpers.waiting import eventually
@@ -35,7 +35,7 @@ class Live:
         """Number all committed events and wake the hub. Repeat, since another process may number at the same time."""
         while True:
             async with transaction(self._sessions) as session:
-                await number_events(session)
+                await number_events(await transaction_driver(session))
             async with self._acquire() as connection:
                 if not await has_unnumbered(connection):
                     break

@@ -33,7 +33,7 @@ from services.notifications.event_consumer.consumer import receive_events
 from services.notifications.mail.attempts import Attempt
 from services.notifications.rules import MAX_JITTER, Audience
 from shared.broker.celery_app import TASKS
-from shared.database.transactions import create_sessions, transaction
+from shared.database.transactions import create_sessions, transaction, transaction_driver
 from shared.events import Event
 from shared.problems import NotFound, Unauthenticated
 from tests.model.mailbox import DELAY, MAILS, RETRY_SECONDS, SUPPORT_EMAIL, UNCERTAIN_SECONDS, Content, Name
@@ -200,7 +200,7 @@ class RealPipeline:
 
     async def number(self, size: int, *, published: bool) -> int:
         async with transaction(self.conversations) as session:
-            numbered = await number_events(session, size=size)
+            numbered = await number_events(await transaction_driver(session), size=size)
         hints = [event for event in numbered if event.type in TASKS]
         self.broker += hints if published else []
         return len(hints)

@@ -10,7 +10,7 @@ from services.conversations.event_log.sequencer import number_events
 from services.notifications import sweeper
 from services.notifications.models import FeedCursor, Notification
 from services.notifications.settings import EmailSettings
-from shared.database.transactions import SessionFactory, transaction
+from shared.database.transactions import SessionFactory, transaction, transaction_driver
 from shared.events import EventType
 from tests.service.helpers.callers import Caller
 from tests.service.helpers.event_factory import email_settings
@@ -28,7 +28,7 @@ class Sweeper:
     async def number(self) -> int:
         """Number all events; return the last position."""
         async with transaction(self.conversations) as session:
-            await number_events(session)
+            await number_events(await transaction_driver(session))
             return (await session.execute(text("select head from feed"))).scalar_one()  # type: ignore[no-any-return]
 
     async def catch_up(self, min_age: float = 0) -> bool:

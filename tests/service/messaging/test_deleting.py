@@ -12,7 +12,7 @@ from services.conversations.messaging.commands import delete_conversations
 from services.conversations.messaging.posting import Post, post_message
 from services.conversations.privacy.erasure import delete_user
 from services.conversations.rules import Side
-from shared.database.transactions import SessionFactory, transaction
+from shared.database.transactions import SessionFactory, transaction, transaction_driver
 from tests.helpers.waiting import eventually
 from tests.service.helpers.callers import Caller, logged, problem
 
@@ -80,7 +80,7 @@ async def test_a_deleted_conversations_text_is_erased_and_its_events_stay(
     conversation = (await anna.open(subject="secret subject", body="secret question", key="once"))["id"]
     await anna.open(subject="kept subject", body="kept question")
     async with transaction(conversations) as session:
-        assert len(await number_events(session)) == 4
+        assert len(await number_events(await transaction_driver(session))) == 4
     await sam.call("PATCH", f"/conversations/{conversation}", {"reply_body": "secret answer"}, key="once")
     await sam.edit(conversation, status="CLOSED")
     assert "secret" in await everything(conversations)
@@ -240,7 +240,7 @@ async def test_deleting_a_conversation_and_then_its_customer_leaves_the_log_read
     await shop.call("DELETE", "/users/anna")
 
     async with transaction(conversations) as session:
-        events = await number_events(session)
+        events = await number_events(await transaction_driver(session))
 
     assert [event.payload for event in events if event.type == "message.posted"] == [None]
     assert events[-1].type == "user.deleted"

@@ -14,7 +14,7 @@ from services.conversations.messaging import erasure_batches
 from services.conversations.models import Erasure, Message
 from services.conversations.privacy.erasure import delete_user
 from services.conversations.settings import JobsSettings
-from shared.database.transactions import SessionFactory, transaction
+from shared.database.transactions import SessionFactory, transaction, transaction_driver
 from shared.events import Kind
 from tests.service.conftest import As
 from tests.service.helpers.callers import Caller, logged, problem
@@ -65,7 +65,7 @@ async def number(sessions: SessionFactory) -> None:
     more = True
     while more:
         async with transaction(sessions) as session:
-            more = bool(await number_events(session))
+            more = bool(await number_events(await transaction_driver(session)))
 
 
 async def messages_of(sessions: SessionFactory, conversation: str) -> int:

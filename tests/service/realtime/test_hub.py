@@ -11,7 +11,7 @@ from services.conversations.event_log.sequencer import number_events
 from services.conversations.models import FeedHead, LoggedEvent
 from services.conversations.realtime.connection import BUFFER, Connection, SseEvent
 from services.conversations.rules import Side
-from shared.database.transactions import SessionFactory, transaction
+from shared.database.transactions import SessionFactory, transaction, transaction_driver
 from shared.event_log.reading import read_head
 from shared.event_log.sequencer import rotate_epoch
 from tests.helpers.waiting import eventually
@@ -228,7 +228,7 @@ async def test_a_client_ahead_of_the_hub_receives_nothing_twice(
         await eventually(lambda: before.events)
         await anna.open()
         async with transaction(conversations) as session:
-            await number_events(session)  # without waking the hub
+            await number_events(await transaction_driver(session))  # without waking the hub
         async with live.reading(anna) as customer, live.reading(sam) as admin:
             await until_received(before)
             conversation = (await anna.open())["id"]
@@ -262,7 +262,7 @@ async def test_a_client_that_connects_while_the_hub_reads_misses_nothing(
 
             listening = asyncio.create_task(listen())
             await eventually(lambda: stream.joined)
-            await number_events(session)
+            await number_events(await transaction_driver(session))
         await asyncio.wait_for(listening, 30)
     [event] = [event for event in received if event.position is not None]
     assert conversation in (event.data or "")

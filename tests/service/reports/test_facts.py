@@ -8,7 +8,7 @@ from sqlalchemy import text
 from services.conversations.event_log.sequencer import number_events
 from services.conversations.reports import facts
 from services.conversations.reports.facts import count_round, read_state
-from shared.database.transactions import SessionFactory, transaction
+from shared.database.transactions import SessionFactory, transaction, transaction_driver
 from tests.service.helpers.callers import Caller
 from tests.service.messaging.test_erasure_batches import grow
 
@@ -16,7 +16,7 @@ from tests.service.messaging.test_erasure_batches import grow
 async def catch_up(sessions: SessionFactory) -> int:
     """Number all events, and count everything; return how many conversations were counted."""
     async with transaction(sessions) as session:
-        await number_events(session)
+        await number_events(await transaction_driver(session))
     counted = 0
     while round_ := await count_round(sessions):
         counted += round_
@@ -139,7 +139,7 @@ async def test_what_was_there_before_is_counted_as_far_as_it_can_be_told(
     await change(conversations, "delete from conversation_entries")
     await change(conversations, "update conversations set first_reply_at = null")
     async with transaction(conversations) as session:
-        await number_events(session)
+        await number_events(await transaction_driver(session))
     await change(
         conversations,
         "update report_progress set position = (select head from feed),"
@@ -162,7 +162,7 @@ async def test_a_log_that_was_cut_makes_everything_count_again(anna: Caller, con
     await anna.open(body="Hello?")
     await anna.open(body="Hello?")
     async with transaction(conversations) as session:
-        await number_events(session)
+        await number_events(await transaction_driver(session))
     await change(conversations, "delete from events where position < 4")
     assert await count_round(conversations) == 0  # it only notices
     assert await catch_up(conversations) == 2 + 1  # all of them, and what is left of the log
@@ -207,7 +207,7 @@ async def test_a_long_conversation_is_counted_in_parts(
 async def test_one_process_counts_at_a_time(anna: Caller, conversations: SessionFactory) -> None:
     await anna.open(body="Hello?")
     async with transaction(conversations) as session:
-        await number_events(session)
+        await number_events(await transaction_driver(session))
     async with transaction(conversations) as first:
         await first.execute(text("select from report_progress for update"))
         assert await count_round(conversations) == 0

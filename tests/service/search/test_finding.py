@@ -10,7 +10,7 @@ from sqlalchemy import text
 from services.conversations.event_log.sequencer import number_events
 from services.conversations.search import finding
 from services.conversations.search.indexer import index_round
-from shared.database.transactions import SessionFactory, transaction
+from shared.database.transactions import SessionFactory, transaction, transaction_driver
 from tests.service.conftest import As
 from tests.service.helpers.callers import ORDER, Caller, problem
 
@@ -31,7 +31,7 @@ async def index(request: pytest.FixtureRequest, conversations: SessionFactory) -
 async def catch_up_with_log(sessions: SessionFactory) -> None:
     """Number all events, and index everything."""
     async with transaction(sessions) as session:
-        await number_events(session)
+        await number_events(await transaction_driver(session))
     while await index_round(sessions, settle=-1):
         pass
 

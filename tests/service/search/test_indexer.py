@@ -10,7 +10,7 @@ from services.conversations.event_log.sequencer import number_events
 from services.conversations.search import indexer
 from services.conversations.search.documents import build
 from services.conversations.search.indexer import index_round, read_state
-from shared.database.transactions import SessionFactory, transaction
+from shared.database.transactions import SessionFactory, transaction, transaction_driver
 from tests.service.helpers.callers import Caller
 from tests.service.messaging.test_deleting import open_and_set, waiting_for_a_lock
 from tests.service.messaging.test_erasure_batches import grow
@@ -37,7 +37,7 @@ async def change(sessions: SessionFactory, statement: str) -> None:
 
 async def number(sessions: SessionFactory) -> None:
     async with transaction(sessions) as session:
-        await number_events(session)
+        await number_events(await transaction_driver(session))
 
 
 async def test_a_burst_is_indexed_once_when_it_has_settled(anna: Caller, conversations: SessionFactory) -> None:

@@ -14,7 +14,7 @@ from services.conversations.event_log.sequencer import number_events
 from services.conversations.rules import WebhookType
 from services.conversations.webhooks.dispatcher import Dispatcher
 from services.conversations.webhooks.sending import Sender
-from shared.database.transactions import SessionFactory, connection_provider, transaction
+from shared.database.transactions import SessionFactory, connection_provider, transaction, transaction_driver
 from tests.helpers.waiting import eventually
 from tests.helpers.webhook_receiver import Receiver, webhook_receiver
 from tests.service.helpers.callers import Caller
@@ -43,7 +43,7 @@ class Hooks:
     async def number(self) -> None:
         """Give all events their positions, as the relay does."""
         async with transaction(self.sessions) as session:
-            await number_events(session)
+            await number_events(await transaction_driver(session))
 
     @asynccontextmanager
     async def dispatching(self, schedule: Sequence[float] = SCHEDULE, *, seconds: float = 10) -> AsyncIterator[None]:

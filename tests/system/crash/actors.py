@@ -162,9 +162,8 @@ async def _relay(world: World, fuse: Fuse, *_: Any) -> None:
     engine = create_engine(world.conversations_url, application="crash-relay")
     hints = relay_process.TaskPublisher(Publisher(create_celery(world.broker_url, client="crash-relay")))
     wakeup, stop = relay_process._Wakeup(), asyncio.Event()  # noqa: SLF001 - part of it
-    numbering = asyncio.create_task(
-        relay_process._number(create_sessions(engine), hints.publish, wakeup, stop)  # noqa: SLF001 - part of it
-    )
+    work = relay_process._number(create_sessions(engine), hints.publish, lambda _: None, wakeup, stop)  # noqa: SLF001 - part of it
+    numbering = asyncio.create_task(work)
     outside = Outside(world)
     unnumbered = "select exists (select from events where position is null)"
     while await outside.value(world.conversations_url, unnumbered):  # noqa: ASYNC110 - the database gives no signal
