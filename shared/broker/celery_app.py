@@ -28,6 +28,7 @@ _REDIS_OPTIONS = {
     "socket_keepalive": True,
     "health_check_interval": 10,
     "global_keyprefix": "chats:",
+    "priority_steps": [0],  # tasks have no priorities; by default a queue is four lists, which are counted each time
     "max_retries": 0,
 }
 # `max_retries` applies to connecting as a publisher, where kombu would retry for 6 s. Consumers have other settings.

@@ -35,6 +35,10 @@ PROBE: Final = "probe"  # a key in Redis, a routing key in RabbitMQ
 TIMEOUT: Final = 5.0  # seconds for an answer of RabbitMQ; for Redis see `socket_timeout`
 UNBLOCKED_TIMEOUT: Final = 0.01  # seconds for the message that RabbitMQ has sent when it no longer blocks us
 RETRY: Final = 5.0  # seconds without attempts after a failure
+# Counting the tasks of a queue takes as long as publishing one, so it is not done for each. All publishers together may
+# exceed the maximum by as many as one publishes without counting.
+UNCOUNTED_TASKS: Final = 50
+UNCOUNTED_TIME: Final = 6.0  # seconds; a publisher that is idle counts every 5 s
 LOG_INTERVAL: Final = 60.0  # seconds between log lines about the same fault
 
 USABLE = Gauge("chats_broker_usable", "1 while this process can use the broker, else 0", ["role"])
@@ -107,12 +111,14 @@ class Publisher:
         self._blocked: str | None = None  # RabbitMQ's reason, while it blocks the connection
         self._retry_at = 0.0
         self._full: Fault | None = None
+        self._uncounted: dict[str, tuple[int, float]] = {}  # tasks to publish without counting, until when; by queue
 
     def probe(self) -> None:
         """Check whether the broker is usable, and how many tasks wait. Raises nothing."""
 
         def probe(producer: Producer) -> None:
             _write(producer)
+            self._uncounted.clear()
             self._capacity(producer, EVENTS_QUEUE, EVENTS_LIMIT)
 
         self._attempt(probe)
@@ -121,7 +127,8 @@ class Publisher:
         """Publish tasks for events, grouped by type. Return the events that the broker accepted. Raises nothing."""
 
         def publish(producer: Producer) -> list[Event]:
-            tasks = list(_tasks(events))[: self._capacity(producer, EVENTS_QUEUE, EVENTS_LIMIT)]
+            tasks = list(_tasks(events))
+            tasks = tasks[: self._capacity(producer, EVENTS_QUEUE, EVENTS_LIMIT, len(tasks))]
             # Sends several tasks as one pipeline. The stubs of kombu 5.7 lack `batch`.
             with producer.batch() if len(tasks) > 1 else nullcontext():  # type: ignore[attr-defined]
                 for name, batch, contents in tasks:
@@ -157,6 +164,7 @@ class Publisher:
         """Close the connection."""
         if (connection := self._connection) is not None:
             self._connection = self._blocked = None
+            self._uncounted.clear()
             with suppress(Exception):  # it may be broken in any way
                 connection.collect(1)
 
@@ -212,8 +220,18 @@ class Publisher:
             raise BrokerBlockedError(reason)
         self.close()
 
-    def _capacity(self, producer: Producer, name: str, limit: int) -> int:
-        """Return how many more tasks fit in a queue. Declares it, which also detects a mismatch."""
+    def _capacity(self, producer: Producer, name: str, limit: int, wanted: int = 1) -> int:
+        """Return how many more tasks fit in a queue, of those wanted. Counting declares it, which detects a mismatch."""
+        uncounted, until = self._uncounted.get(name, (0, 0.0))
+        if wanted > uncounted or time.monotonic() > until:
+            capacity = self._count_capacity(producer, name, limit)
+            uncounted, until = min(capacity, UNCOUNTED_TASKS), time.monotonic() + UNCOUNTED_TIME
+        else:
+            capacity = uncounted
+        self._uncounted[name] = max(uncounted - wanted, 0), until
+        return capacity
+
+    def _count_capacity(self, producer: Producer, name: str, limit: int) -> int:
         queue = self._celery.amqp.queues[name]
         channel: Any = producer.channel
         declared = channel.queue_declare(
