@@ -5,6 +5,7 @@ import json
 from collections.abc import Collection, Sequence
 from dataclasses import dataclass
 from datetime import datetime, timedelta
+from operator import attrgetter
 from typing import Any, NamedTuple, Self
 from uuid import UUID
 
@@ -19,7 +20,6 @@ from services.notifications.event_log.append import emails_updated_sql
 from services.notifications.models import AdminNotification, ConversationState, Email, EmailMessage, Notification
 from services.notifications.rules import Audience, EmailState, Reason
 from services.notifications.settings import EmailSettings, StoreSettings
-from shared.database.engine import Driver
 from shared.database.orm import any_of
 from shared.database.transactions import transaction_driver
 from shared.events import MessagePosted, PostedMessage
@@ -78,91 +78,69 @@ async def join_emails(
 ) -> set[UUID]:
     """Add messages to the open emails about their conversations, or to new ones; return the conversations of new ones.
 
-    The caller has locked the states of the conversations, so that each has at most one open email to a recipient. A
-    message that is already in an email stays there.
+    The caller has locked the states of the conversations, so that each has at most one open email to a recipient, and
+    their unsent emails. A message that is already in an email stays there.
     """
     if not items:
         return set()
     driver = await transaction_driver(session)
-    [facts] = await driver.fetch(
-        _LOCK_OPEN_EMAILS, [item.conversation_id for item in items], audience, [item.id for item in items]
-    )
-    present = set(facts["present"])
-    joining = sorted((item for item in items if item.id not in present), key=lambda item: item.number)
-    keys = zip(facts["conversations"], facts["recipients"], strict=True)
-    open_emails: dict[tuple[UUID, str], UUID] = dict(zip(keys, facts["emails"], strict=True))
-    earlier = set(open_emails)
-    joined = await _create_emails(driver, joining, open_emails, audience, settings)
-    rows = []
-    for item in joining:
-        email_id = joined.get(item.id) or open_emails[item.key]
-        values = (item.id, email_id, item.number, item.sender_id, item.body, item.created_at)
-        rows.append((*values, item.files, item.notification_id, item.about))
-        log.info("message joined email", message_id=str(item.id), email_id=str(email_id))
-    if rows:
-        await driver.execute(_JOIN_EMAILS, *zip(*rows, strict=True))
-    return {conversation_id for conversation_id, _ in set(open_emails) - earlier}
-
-
-async def _create_emails(
-    driver: Driver,
-    joining: Sequence[EmailItem],
-    open_emails: dict[tuple[UUID, str], UUID],
-    audience: Audience,
-    settings: EmailSettings,
-) -> dict[UUID, UUID]:
-    """Create emails for conversations without an open one; return their ids by first message. Extends `open_emails`."""
-    missing = [item for item in joining if item.key not in open_emails]
-    if not missing:
-        return {}
-    rows = await driver.fetch(_NEW_EMAILS, [item.recipient_id for item in missing])
-    created: dict[UUID, tuple[Any, ...]] = {}  # by first message
-    for item, row in zip(missing, itertools.starmap(_NewEmail, rows), strict=True):
-        if item.key in open_emails:
+    places = await driver.fetch(_FIND_PLACES, *zip(*map(_PLACED_BY, items), strict=True), audience)
+    emails, messages = [], []  # type: list[tuple[Any, ...]], list[tuple[Any, ...]]
+    opened: dict[tuple[UUID, str], UUID] = {}
+    found = zip(items, itertools.starmap(_Place, places), strict=True)
+    for item, place in sorted(found, key=lambda each: each[0].number):
+        if place.is_taken:
             continue
-        reason = find_recipient(audience, row, settings).reason
-        if reason is None:
-            open_emails[item.key] = row.id
-        due_at = _due_after(item.created_at, row.now, audience, settings)
-        created[item.id] = (
-            row.id,
-            audience,
-            item.recipient_id,
-            item.conversation_id,
-            item.subject,
-            EmailState.SUPPRESSED if reason else EmailState.SCHEDULED,
-            reason,
-            due_at,
-            row.now if reason else None,
-        )
-    await driver.execute(_CREATE_EMAILS, *zip(*created.values(), strict=True))
-    return {message_id: email[0] for message_id, email in created.items()}
+        email_id = place.open_email_id or opened.get(item.key)
+        if email_id is None:
+            email_id, reason = place.new_email_id, find_recipient(audience, place, settings).reason
+            emails.append(_new_email(email_id, item, audience, reason, place.now, settings))
+            if reason is None:
+                opened[item.key] = email_id
+        values = (item.id, email_id, item.number, item.sender_id, item.body, item.created_at)
+        messages.append((*values, item.files, item.notification_id, item.about))
+        log.info("message joined email", message_id=str(item.id), email_id=str(email_id))
+    if emails:
+        await driver.execute(_CREATE_EMAILS, *zip(*emails, strict=True))
+    if messages:
+        await driver.execute(_JOIN_EMAILS, *zip(*messages, strict=True))
+    return {conversation_id for conversation_id, _ in opened}
 
 
-class _NewEmail(NamedTuple):
-    """The id of a new email, the time, and the current recipient."""
+class _Place(NamedTuple):
+    """The open email that a message joins or the id of a new one, the time, and the recipient."""
 
-    id: UUID
+    is_taken: bool
+    """Whether the message is in an email already."""
+    open_email_id: UUID | None
+    new_email_id: UUID
     now: datetime
     email: str | None
     deleted: bool
     role: str | None
 
 
-# The open emails, which further messages join, and the messages that are in an email.
-_LOCK_OPEN_EMAILS = """
-    with opened as (
-        select conversation_id, recipient_id, id from emails
-        where conversation_id = any($1::uuid[]) and audience = $2 and state = 'scheduled' and claimed_at is null
-        order by id for update
-    )
-    select array(select conversation_id from opened) as conversations,
-        array(select recipient_id from opened) as recipients, array(select id from opened) as emails,
-        array(select message_id from email_messages where message_id = any($3::uuid[])) as present
-"""
-_NEW_EMAILS = """
-    select uuidv7(), clock_timestamp(), people.email, coalesce(people.deleted, false), people.role
-    from unnest($1::text[]) with ordinality as recipient (id, number) left join people using (id) order by number
+def _new_email(
+    email_id: UUID, item: EmailItem, audience: Audience, reason: Reason | None, now: datetime, settings: EmailSettings
+) -> tuple[Any, ...]:
+    state, finished_at = (EmailState.SUPPRESSED, now) if reason else (EmailState.SCHEDULED, None)
+    due_at = _due_after(item.created_at, now, audience, settings)
+    about = (item.recipient_id, item.conversation_id, item.subject)
+    return (email_id, audience, *about, state, reason, due_at, finished_at)
+
+
+_PLACED_BY = attrgetter("id", "conversation_id", "recipient_id")
+_FIND_PLACES = """
+    select exists (select from email_messages where message_id = item.id), opened.id, uuidv7(), clock_timestamp(),
+        people.email, coalesce(people.deleted, false), people.role
+    from unnest($1::uuid[], $2::uuid[], $3::text[]) with ordinality
+            as item (id, conversation_id, recipient_id, ordinality)
+        left join (
+            select id, conversation_id, recipient_id from emails
+            where conversation_id = any($2) and audience = $4 and state = 'scheduled' and claimed_at is null
+        ) as opened using (conversation_id, recipient_id)
+        left join people on people.id = recipient_id
+    order by ordinality
 """
 _CREATE_EMAILS = f"""
     with created as (

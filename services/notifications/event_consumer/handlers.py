@@ -156,7 +156,8 @@ async def _handle_conversations(session: AsyncSession, payloads: Sequence[Payloa
     await unmute_written(session, written)
     from_customers = written if settings.support_email else []
     # Only a deletion changes sent emails, and each lock writes to PostgreSQL's log.
-    await lock_unsent_emails(session, conversation_ids, with_sent=deleted)
+    joined = {item.conversation_id for item in for_admins}  # digests have ids of their own
+    await lock_unsent_emails(session, conversation_ids | joined, with_sent=deleted)
     await erase_removed(session, [*removed, *deleted_notes])
     for audience, by, messages in (
         (Audience.CUSTOMER, "user", from_admins),
