@@ -221,7 +221,7 @@ class Publisher:
         self.close()
 
     def _capacity(self, producer: Producer, name: str, limit: int, wanted: int = 1) -> int:
-        """Return how many more tasks fit in a queue, of those wanted. Counting declares it, which detects a mismatch."""
+        """Return how many more tasks fit in a queue: at least those wanted, if there is room for them."""
         uncounted, until = self._uncounted.get(name, (0, 0.0))
         if wanted > uncounted or time.monotonic() > until:
             capacity = self._count_capacity(producer, name, limit)
@@ -232,6 +232,7 @@ class Publisher:
         return capacity
 
     def _count_capacity(self, producer: Producer, name: str, limit: int) -> int:
+        """Count how many more tasks fit in a queue. Declares it, which also detects a mismatch."""
         queue = self._celery.amqp.queues[name]
         channel: Any = producer.channel
         declared = channel.queue_declare(

@@ -10,7 +10,7 @@ from redis import Redis
 from structlog.testing import capture_logs
 
 from shared.broker.celery_app import EMAILS_QUEUE, EVENTS_QUEUE, create_celery
-from shared.broker.publisher import EMAILS_LIMIT, EVENTS_LIMIT, BrokerState, Publisher
+from shared.broker.publisher import EMAILS_LIMIT, EVENTS_LIMIT, UNCOUNTED_TASKS, BrokerState, Publisher
 from shared.broker.status import Fault, Reason
 from tests.helpers.amqp_peer import amqp_peer
 from tests.service.helpers.event_factory import posted
@@ -53,6 +53,16 @@ def test_a_full_queue_accepts_no_hints_until_workers_make_room(publisher: Publis
     redis.delete(QUEUE)
     assert publisher.publish_events(events) == events
     assert publisher.state.readiness_details() == {"broker": "usable"}
+
+
+def test_a_queue_that_others_fill_gets_few_tasks_too_many(publisher: Publisher, redis: Redis) -> None:
+    publisher.publish_events([posted(uuid4(), 1)])
+    redis.rpush(QUEUE, *["waiting"] * EVENTS_LIMIT)
+    published = [publisher.publish_events([posted(uuid4(), 1)]) for _ in range(UNCOUNTED_TASKS + 5)]
+    assert published[-1] == []
+    assert redis.llen(QUEUE) <= EVENTS_LIMIT + UNCOUNTED_TASKS
+    assert publisher.state.fault is not None
+    assert publisher.state.fault.reason is Reason.QUEUE_FULL
 
 
 def test_a_full_queue_of_the_largest_messages_stays_far_below_the_brokers_memory(
