@@ -10,7 +10,7 @@ customers whom an admin finds by name, address or id. One statement reads the ne
 import asyncio
 import json
 from collections import defaultdict
-from collections.abc import Hashable, Iterable, Sequence
+from collections.abc import Hashable, Iterable
 from typing import Final, NamedTuple
 from uuid import UUID
 
@@ -24,14 +24,13 @@ from services.conversations.messaging.listing import (
     cursor_binding,
     rows_to_fetch,
 )
-from services.conversations.messaging.queries import search_pattern_sql
-from services.conversations.models import CUSTOM_SEARCH_FORM, USER_SEARCH_FORM
 from services.conversations.records import ConversationDetail
 from services.conversations.rules import Side
 from services.conversations.search.documents import text_of
 from services.conversations.search.excerpts import Match, find_match
 from services.conversations.search.indexer import INDEXED_TYPES, MESSAGE_TYPES, heading_of
-from services.conversations.search.query import SearchQuery, Term, quoted
+from services.conversations.search.query import SearchQuery
+from services.conversations.search.sources import NotesSql, PeopleSql
 from services.conversations.search.words import terms
 from shared.database.reader import Reader, fetch_with_custom_plan
 
@@ -42,9 +41,6 @@ ENOUGH: Final = 5
 WALK_OF_FEW: Final = 10_000  # the same if filters select those of a customer, or about an order
 WALK_WITHOUT: Final = 20_000  # the same if all terms are negated, which the index does not serve
 PENDING: Final = 500  # messages that are looked at directly
-PEOPLE: Final = 300  # customers whom the index may find
-NOTED: Final = 1_000  # conversations whose notes the index may find
-MIN_PERSON: Final = 3  # characters that the index of customers can find
 ROUNDS: Final = 4  # until a page is full, if conversations turn out not to have a phrase
 
 
@@ -137,8 +133,8 @@ class _Statement:
         self._page, self._query, self._side, self._rows = page, query, side, rows
         self._ids = page.bind(list(pending))
         self._documents = page.bind([text_of(conversation.terms) for conversation in pending.values()])
-        self._people = _People(page, query.terms if side is Side.ADMIN else ())
-        self._notes = _Notes(page, query) if side is Side.ADMIN else None
+        self._people = PeopleSql(page, query.terms if side is Side.ADMIN else ())
+        self._notes = NotesSql(page, query) if side is Side.ADMIN else None
         self._q = f"{page.bind(query.tsquery(self._people.markers))}::text::tsquery"
         self._walk = WALK_OF_FEW if filters.is_selective else WALK if query.wanted else WALK_WITHOUT
         self._first = f"order by {BY_ACTIVITY} limit {rows}"
@@ -273,105 +269,8 @@ class _Statement:
         """  # noqa: S608 - built from constants
 
 
-class _Compared(NamedTuple):
-    """A term that may find customers: its lexeme, and the SQL of the pattern and of whose merged id it is."""
-
-    marker: str
-    pattern: str
-    person: str
-
-
-class _People:
-    """The SQL by which an admin's terms find customers. A customer has a lexeme for each term that finds them.
-
-    A term finds them by a part of their name, address, id or a field of the store's own, or by a whole id that was
-    merged into theirs. `merged_ids` is the SQL of such ids, of the user `u`.
-
-    In documents, these lexemes never occur. An index serves terms of three characters and more; comparing a customer
-    takes a tenth of a millisecond. So shorter terms, and terms that find too many customers, are compared only with the
-    customers of the conversations that are looked at, and without regard to case but to accents.
-    """
-
-    def __init__(self, page: PageSql, searched: Sequence[Term]) -> None:
-        self.markers = [f"={index}" for index in range(len(searched))]
-        self.negated = [quoted(marker) for term, marker in zip(searched, self.markers, strict=True) if term.is_negated]
-        self._all, self._indexed = [], []  # type: list[_Compared], list[_Compared]
-        typed = page.bind([term.text for term in searched])
-        theirs = f"select id from users where merged_into = u.id and id = any({typed}::text[])"  # noqa: S608 - a placeholder
-        self.merged_ids = f"array({theirs} order by array_position({typed}::text[], id))"
-        for term, marker in zip(searched, self.markers, strict=True):
-            if len(term.text) == 1:  # every name has it
-                continue
-            text = page.bind(term.text)
-            person = f"(select merged_into from users where id = {text})"  # noqa: S608 - a placeholder
-            compared = _Compared(marker, search_pattern_sql(text), person)
-            self._all.append(compared)
-            if len(term.text) >= MIN_PERSON:
-                self._indexed.append(compared)
-
-    def sql(self) -> str:
-        """Return the SQL of the customers that the index finds, with their lexemes."""
-        if not self._indexed:
-            return "select ''::text as id, ''::tsvector as tsv where false"
-        named, custom = (
-            " or ".join(f"{form} like {compared.pattern}" for compared in self._indexed)
-            for form in (USER_SEARCH_FORM, CUSTOM_SEARCH_FORM)
-        )
-        persons = ", ".join(compared.person for compared in self._indexed)
-        form = f"concat_ws(chr(10), {USER_SEARCH_FORM}, {CUSTOM_SEARCH_FORM})"
-        return f"""
-            select id, {_lexemes(self._indexed)} as tsv
-            from (
-                select id, {form} as form from users where id in (
-                    (select id from users where deleted_at is null and id in ({persons}))
-                    union all
-                    (select id from users where deleted_at is null and ({named}) limit {PEOPLE + 1})
-                    union all (
-                        select id from users where custom is not null and deleted_at is null and ({custom})
-                        limit {PEOPLE + 1}
-                    )
-                )
-            ) as found
-        """  # noqa: S608 - built from constants
-
-    def added_to(self, document: str) -> str:
-        """Return the SQL of a document, with the lexemes of its conversation's customer if the index does not tell."""
-        if not self._all:
-            return document
-        is_needed = "true" if len(self._all) > len(self._indexed) else f"(select count(*) from people) > {PEOPLE}"  # noqa: S608 - a constant
-        return f"""case when {is_needed} then {document} || coalesce((
-            select {_lexemes(self._all)}
-            from (
-                select id, concat_ws(chr(10), lower(concat_ws(chr(10), name, email, id)), {CUSTOM_SEARCH_FORM}) as form
-                from users
-                where id = c.user_id and deleted_at is null offset 0
-            ) as customer
-        ), '') else {document} end"""  # noqa: S608 - built from constants
-
-
-class _Notes:
-    """The SQL by which an admin's terms find notes. With too many of these, only the newest conversations count."""
-
-    def __init__(self, page: PageSql, query: SearchQuery) -> None:
-        any_term = page.bind(" | ".join(term.tsquery() for term in query.terms))
-        found = f"select conversation_id, tsv from note_search where tsv @@ {any_term}::text::tsquery"  # noqa: S608 - built from constants
-        self.sql = f"select conversation_id as id from ({found} limit {NOTED + 1}) as found"  # noqa: S608 - as above
-        are_too_many = f"(select count(*) from noted) > {NOTED}"  # noqa: S608 - a constant
-        self.joined = f"left join note_search as note on {are_too_many} and note.conversation_id = c.id"
-        self.added = "case when note.tsv is null then document.tsv else document.tsv || note.tsv end"
-
-
 def _notes(aggregated: str | None) -> list[tuple[UUID, str]]:
     return [(UUID(note_id), body) for note_id, body in json.loads(aggregated)] if aggregated else []
-
-
-def _lexemes(patterns: Sequence[_Compared]) -> str:
-    """Return the SQL of a customer's lexemes, from their id and `form`."""
-    cases = ", ".join(
-        f"case when form like {compared.pattern} or id = {compared.person} then '{compared.marker}' end"
-        for compared in patterns
-    )
-    return f"array_to_tsvector(array_remove(array[{cases}], null))"
 
 
 _NOTHING = "''::tsvector"

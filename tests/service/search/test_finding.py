@@ -8,7 +8,7 @@ import pytest
 from sqlalchemy import text
 
 from services.conversations.event_log.sequencer import number_events
-from services.conversations.search import finding
+from services.conversations.search import finding, sources
 from services.conversations.search.indexer import index_round
 from shared.database.transactions import SessionFactory, transaction, transaction_driver
 from tests.service.conftest import As
@@ -189,7 +189,7 @@ async def test_a_search_that_is_too_long_or_sorted_says_why(anna: Caller, sam: C
 async def test_a_name_of_too_many_customers_is_found_in_the_newest_conversations(
     api: httpx2.AsyncClient, acting_as: As, sam: Caller, index: Index, monkeypatch: pytest.MonkeyPatch
 ) -> None:
-    monkeypatch.setattr(finding, "PEOPLE", 2)
+    monkeypatch.setattr(sources, "PEOPLE", 2)
     for count in range(5):
         person = Caller(api, "/api/v1", acting_as(f"c-{count}", name=f"Anna {count}"))
         await person.open(subject=f"Hoodie {count}", body="It is torn")
@@ -242,7 +242,7 @@ async def test_admins_find_notes_and_customers_never_do(
 async def test_notes_of_too_many_conversations_are_found_in_the_newest_ones(
     anna: Caller, sam: Caller, index: Index, monkeypatch: pytest.MonkeyPatch
 ) -> None:
-    monkeypatch.setattr(finding, "NOTED", 1)
+    monkeypatch.setattr(sources, "NOTED", 1)
     for count in range(4):
         conversation = await anna.open(subject=f"Hoodie {count}", body="It is torn")
         await sam.call("POST", f"/conversations/{conversation['id']}/notes", {"body": "A goodwill voucher?"})
