@@ -1,9 +1,10 @@
 """Find conversations, latest activity first, in time that does not grow with their number.
 
-A common word is found by looking at the newest conversations (`walked`). If some of these have it, but too few to fill
-the page, more of them are looked at (`further`). If that does not fill the page, the word is rare enough to read all of
-its conversations from the index, and to sort them (`older`). Conversations that the indexer
-has not caught up with are looked at directly (`direct`), with the terms of their newer messages; so are those of
+A common word is found by looking at the newest conversations (`walked`). If these do not fill the page, they tell how
+common it is: a search that expects to fill it sooner so looks at more of them (`further`), and another reads all
+conversations that have the word from the index (`indexed`). Many of these are put into order by going through the
+newest conversations (`recent`); few of them, or old ones, are sorted (`older`). Conversations that the indexer has
+not caught up with are looked at directly (`direct`), with the terms of their newer messages; so are those of
 customers whom an admin finds by name, address or id. One statement reads the newer messages, a second does the rest.
 """
 
@@ -36,8 +37,11 @@ from shared.database.reader import Reader, fetch_with_custom_plan
 
 DEADLINE: Final = 3.0  # seconds
 WALK: Final = 2_000  # newest conversations that are looked at one by one
-WALK_ON: Final = 10_000  # the same if `ENOUGH` of these have the terms
+WALK_ON: Final = 10_000  # the same if that takes less than the index, or `ENOUGH` have what the index does not
 ENOUGH: Final = 5
+LOOK: Final = 2.0  # the time that looking at a conversation takes, in that of reading one from the index
+MANY: Final = 1_000  # conversations of the index that are not sorted, but searched for the `RECENT` newest ones
+RECENT: Final = 20_000
 WALK_OF_FEW: Final = 10_000  # the same if filters select those of a customer, or about an order
 WALK_WITHOUT: Final = 20_000  # the same if all terms are negated, which the index does not serve
 PENDING: Final = 500  # messages that are looked at directly
@@ -80,12 +84,15 @@ async def _find(
     binding: Hashable,
 ) -> tuple[list[Found], str | None]:
     pending = await _read_pending(reader, filters.user_id if side is Side.CUSTOMER else None)
+    wanted = rows_to_fetch(limit)
+    if any(len(term.words) > 1 for term in query.wanted):
+        wanted += wanted // 4  # some may not have the phrase, and a second round takes as long as the first
     found: list[Found] = []
     for _ in range(ROUNDS):
         page = PageSql(filters, side)
         if cursor is not None:
             page.start_after(cursor, binding)
-        statement = _Statement(page, query, side, pending, filters, rows_to_fetch(limit)).sql()
+        statement = _Statement(page, query, side, pending, filters, wanted).sql()
         rows = await fetch_with_custom_plan(reader, statement, *page.values) if query.terms else []
         for index, row in enumerate(rows):
             if len(found) == limit:
@@ -96,7 +103,7 @@ async def _find(
             messages = newer if body is None else [*newer, (number, body)]
             if match := find_match(query, detail, messages, _notes(notes), side, custom, merged_ids):
                 found.append(Found(detail, match))
-        if len(rows) < rows_to_fetch(limit):
+        if len(rows) < wanted:
             return found, None
         cursor = activity_cursor(binding, ConversationDetail.of(rows[-1]))
     return found, cursor
@@ -152,6 +159,7 @@ class _Statement:
             "further": self._further(),
             "newest": "select * from walked union all select * from further",
             "indexed": self._indexed(),
+            "recent": self._recent(),
             "older": self._older(),
         }
         return conversations_sql(
@@ -206,12 +214,17 @@ class _Statement:
         return self._looked_at(self._page.sql(BY_ACTIVITY, self._walk), "true", str(self._rows))
 
     def _further(self) -> str:
-        """The same of the next ones, if enough of the newest ones have the terms."""
+        """The same of the next ones, if that is expected to fill the page sooner than the index, or only that can."""
         if self._walk >= WALK_ON:
             return _NOTHING_FOUND
         found = "(select count(*) from walked)"
+        missing = f"({self._rows} - {found})"
+        looks = f"{LOOK} * {missing} * {self._walk} / nullif({found}, 0)"
+        reads = f"{found} * {_DOCUMENTS} / {self._walk}"
+        are_not_indexed = " or ".join((self._people.are_compared, *([self._notes.are_joined] if self._notes else [])))
+        is_better = f"({looks} < {reads} or {found} >= {ENOUGH} and ({are_not_indexed}))"
         next_ones = f"{self._page.sql(BY_ACTIVITY, WALK_ON)} offset {self._walk}"
-        return self._looked_at(next_ones, f"{found} between {ENOUGH} and {self._rows - 1}", f"{self._rows} - {found}")
+        return self._looked_at(next_ones, f"{missing} > 0 and {is_better}", missing)
 
     def _looked_at(self, conversations: str, condition: str, limit: str) -> str:
         notes = self._notes
@@ -234,13 +247,23 @@ class _Statement:
         condition = is_unfilled if self._query.wanted else "false"
         return f"select conversation_id from find_documents({self._q}) as conversation_id where {condition}"  # noqa: S608 - as above
 
+    def _recent(self) -> str:
+        """Those of the newest conversations that are in `indexed`, if this has many."""
+        # `is true` keeps PostgreSQL from a join, which would read all of the newest ones instead of a page.
+        return f"""
+            select c.id, c.last_activity_at from ({self._page.sql(BY_ACTIVITY, RECENT)}) as c
+            where (c.id in (select conversation_id from indexed)) is true and {self._is_other}
+                and (select count(*) from indexed) >= {MANY}
+            {self._first}
+        """  # noqa: S608 - built from constants
+
     def _older(self) -> str:
-        """The newest of `indexed` that match the filters."""
+        """The newest of `indexed` that match the filters, unless `recent` fills the page."""
         return f"""
             select distinct c.id, c.last_activity_at
             from indexed
                 cross join lateral (select * from conversations where id = indexed.conversation_id limit 1) as c
-            where {self._page.where()} and {self._is_other}
+            where {self._page.where()} and {self._is_other} and (select count(*) from recent) < {self._rows}
             {self._first}
         """  # noqa: S608 - built from constants
 
@@ -264,7 +287,10 @@ class _Statement:
                 left join messages as message on message.conversation_id = c.id and message.number = best.number
             where c.id in (
                 select c.id
-                from (select * from direct union select * from newest union select * from older) as c {self._first}
+                from (
+                    select * from direct union select * from newest union select * from recent
+                    union select * from older
+                ) as c {self._first}
             )
         """  # noqa: S608 - built from constants
 
@@ -273,6 +299,8 @@ def _notes(aggregated: str | None) -> list[tuple[UUID, str]]:
     return [(UUID(note_id), body) for note_id, body in json.loads(aggregated)] if aggregated else []
 
 
+# PostgreSQL's estimate, which is -1 for a new table.
+_DOCUMENTS = "(select greatest(reltuples, 1) from pg_class where oid = 'conversation_search'::regclass)"
 _NOTHING = "''::tsvector"
 _ALL_TERMS = " || ".join(f"coalesce({name}.tsv, '')" for name in ("document", "pending", "people", "note"))
 _NO_NOTES = "select null::uuid as id, ''::tsvector as tsv where false"

@@ -25,7 +25,8 @@ class PeopleSql:
     """The SQL by which an admin's terms find customers. A customer has a lexeme for each term that finds them.
 
     A term finds them by a part of their name, address, id or a field of the store's own, or by a whole id that was
-    merged into theirs. `merged_ids` is the SQL of such ids, of the user `u`.
+    merged into theirs. `merged_ids` is the SQL of such ids, of the user `u`. `are_compared` is the SQL of whether the
+    index does not find all customers.
 
     In documents, these lexemes never occur. An index serves terms of three characters and more; comparing a customer
     takes a tenth of a millisecond. So shorter terms, and terms that find too many customers, are compared only with the
@@ -48,6 +49,8 @@ class PeopleSql:
             self._all.append(compared)
             if len(term.text) >= MIN_PERSON:
                 self._indexed.append(compared)
+        are_too_many = f"(select count(*) from people) > {PEOPLE}"  # noqa: S608 - a constant
+        self.are_compared = "true" if len(self._all) > len(self._indexed) else are_too_many
 
     def sql(self) -> str:
         """Return the SQL of the customers that the index finds, with their lexemes."""
@@ -78,8 +81,7 @@ class PeopleSql:
         """Return the SQL of a document, with the lexemes of its conversation's customer if the index does not tell."""
         if not self._all:
             return document
-        is_needed = "true" if len(self._all) > len(self._indexed) else f"(select count(*) from people) > {PEOPLE}"  # noqa: S608 - a constant
-        return f"""case when {is_needed} then {document} || coalesce((
+        return f"""case when {self.are_compared} then {document} || coalesce((
             select {_lexemes(self._all)}
             from (
                 select id, concat_ws(chr(10), lower(concat_ws(chr(10), name, email, id)), {CUSTOM_SEARCH_FORM}) as form
@@ -94,10 +96,9 @@ class NotesSql:
 
     def __init__(self, page: PageSql, query: SearchQuery) -> None:
         any_term = page.bind(" | ".join(term.tsquery() for term in query.terms))
-        found = f"select conversation_id, tsv from note_search where tsv @@ {any_term}::text::tsquery"  # noqa: S608 - built from constants
-        self.sql = f"select conversation_id as id from ({found} limit {NOTED + 1}) as found"  # noqa: S608 - as above
-        are_too_many = f"(select count(*) from noted) > {NOTED}"  # noqa: S608 - a constant
-        self.joined = f"left join note_search as note on {are_too_many} and note.conversation_id = c.id"
+        self.sql = f"select id from find_notes({any_term}::text::tsquery, {NOTED + 1}) as id"  # noqa: S608 - built from constants
+        self.are_joined = f"(select count(*) from noted) > {NOTED}"  # noqa: S608 - a constant
+        self.joined = f"left join note_search as note on {self.are_joined} and note.conversation_id = c.id"
         self.added = "case when note.tsv is null then document.tsv else document.tsv || note.tsv end"
 
 

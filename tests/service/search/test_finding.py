@@ -36,6 +36,13 @@ async def catch_up_with_log(sessions: SessionFactory) -> None:
         pass
 
 
+@pytest.fixture
+def looks_further(monkeypatch: pytest.MonkeyPatch) -> None:
+    """Look at the newest two conversations, and at the others only for what the index does not have."""
+    for name, value in {"WALK": 2, "WALK_ON": 10, "ENOUGH": 1, "LOOK": 1e9}.items():
+        monkeypatch.setattr(finding, name, value)
+
+
 async def found(caller: Caller, q: str, **filters: Any) -> list[str]:
     """Return the subjects of the conversations that a search finds."""
     return [item["subject"] for item in (await caller.get("/conversations", q=q, **filters))["items"]]
@@ -186,6 +193,7 @@ async def test_a_search_that_is_too_long_or_sorted_says_why(anna: Caller, sam: C
     assert await found(sam, '" - -- "" „“ a b c d e f g h') == []
 
 
+@pytest.mark.usefixtures("looks_further")
 async def test_a_name_of_too_many_customers_is_found_in_the_newest_conversations(
     api: httpx2.AsyncClient, acting_as: As, sam: Caller, index: Index, monkeypatch: pytest.MonkeyPatch
 ) -> None:
@@ -239,6 +247,7 @@ async def test_admins_find_notes_and_customers_never_do(
         await index()
 
 
+@pytest.mark.usefixtures("looks_further")
 async def test_notes_of_too_many_conversations_are_found_in_the_newest_ones(
     anna: Caller, sam: Caller, index: Index, monkeypatch: pytest.MonkeyPatch
 ) -> None:
@@ -281,13 +290,25 @@ async def test_admins_find_customers_by_the_stores_own_fields_until_they_are_era
     assert (await sam.get("/conversations", q="987"))["items"] == []
 
 
-@pytest.mark.parametrize(("walk", "walk_on"), [(1, 1), (2, 2), (5, 5), (2, 4), (2, 10)])
+@pytest.mark.parametrize(
+    ("walk", "walk_on", "look", "recent"),
+    [(1, 1, 0, 1), (5, 5, 0, 1), (2, 4, 0, 1), (2, 10, 0, 1), (2, 10, 9, 1), (2, 2, 0, 4), (1, 2, 9, 10)],
+)
 async def test_a_word_that_the_newest_conversations_lack_is_found_by_the_index(
-    anna: Caller, sam: Caller, conversations: SessionFactory, monkeypatch: pytest.MonkeyPatch, walk: int, walk_on: int
+    anna: Caller,
+    sam: Caller,
+    conversations: SessionFactory,
+    monkeypatch: pytest.MonkeyPatch,
+    walk: int,
+    walk_on: int,
+    look: int,
+    recent: int,
 ) -> None:
     monkeypatch.setattr(finding, "WALK", walk)
     monkeypatch.setattr(finding, "WALK_ON", walk_on)
-    monkeypatch.setattr(finding, "ENOUGH", 1)
+    monkeypatch.setattr(finding, "LOOK", look)
+    monkeypatch.setattr(finding, "MANY", 1)
+    monkeypatch.setattr(finding, "RECENT", recent)
     monkeypatch.setattr(finding, "WALK_OF_FEW", walk)
     for number in range(5):
         hoodie = await anna.open(subject=f"Hoodie {number}", body="It is torn")
@@ -314,17 +335,22 @@ async def test_short_and_odd_searches_are_answered(anna: Caller, sam: Caller, q:
         assert (await caller.call("GET", "/conversations", params={"q": q})).status_code == 200
 
 
-async def test_documents_are_found_by_their_index_however_dear_it_is_to_the_planner(
-    anna: Caller, conversations: SessionFactory
+async def test_documents_and_notes_are_found_by_their_index_however_dear_it_is_to_the_planner(
+    anna: Caller, sam: Caller, conversations: SessionFactory
 ) -> None:
     parcel = await anna.open(subject="Blue hoodie", body="It has a hole in the sleeve.")
+    await sam.call("POST", f"/conversations/{parcel['id']}/notes", {"body": "Another sleeve?"})
     await catch_up_with_log(conversations)
-    whole_reads = text("select seq_scan from pg_stat_xact_user_tables where relname = 'conversation_search'")
-    async with transaction(conversations) as session:
-        await session.execute(text("set local random_page_cost = 10000"))  # as if its list of new entries were long
-        before = await session.scalar(whole_reads) or 0
-        found = await session.scalars(text("select find_documents('sleeve')"))
-        assert [str(conversation_id) for conversation_id in found] == [parcel["id"]]
-        assert await session.scalar(whole_reads) == before
-        await session.execute(text("select from conversation_search where tsv @@ 'sleeve'"))
-        assert await session.scalar(whole_reads) == before + 1
+    for table, function in (
+        ("conversation_search", "find_documents('sleeve')"),
+        ("note_search", "find_notes('sleeve', 5)"),
+    ):
+        whole_reads = text(f"select seq_scan from pg_stat_xact_user_tables where relname = '{table}'")  # noqa: S608 - ours
+        async with transaction(conversations) as session:
+            await session.execute(text("set local random_page_cost = 10000"))  # as if its list of new entries were long
+            before = await session.scalar(whole_reads) or 0
+            found = await session.scalars(text(f"select {function}"))
+            assert [str(conversation_id) for conversation_id in found] == [parcel["id"]]
+            assert await session.scalar(whole_reads) == before
+            await session.execute(text(f"select from {table} where tsv @@ 'sleeve'"))
+            assert await session.scalar(whole_reads) == before + 1
