@@ -13,7 +13,7 @@ from services.notifications.api.routes import inbound, inbound_mime, internal, n
 from services.notifications.api.state import ApiState
 from services.notifications.inbound.reception import InboundAddresses, Reception
 from services.notifications.settings import ApiSettings
-from services.notifications.web import emails, preferences, unsubscribing
+from services.notifications.web import emails, errors, preferences, unsubscribing
 from shared.api.app import create_api
 from shared.api.docs import describe_fields
 from shared.api.routing import add_head_routes, add_routes
@@ -40,6 +40,7 @@ def create_app(settings: ApiSettings) -> FastAPI:
         docs_url="/api/v1/notifications/docs",
         openapi_url="/api/v1/notifications/openapi.json",
         streamed=[inbound_mime.MIME],
+        render_error=errors.render_html_error,
     )
     state = cast("ApiState", app.state)
     acquire, transact = partial(request_connection, state.acquire), partial(request_transaction, state.sessions)

@@ -16,10 +16,10 @@ from sqlalchemy.ext.asyncio import AsyncSession
 from services.notifications.api.dependencies import CurrentSettings
 from services.notifications.delivery.muting import Wish, read_muting, set_muting
 from services.notifications.models import Notification, Person
+from services.notifications.web.errors import PageRoute
 from services.notifications.web.session import authenticate
 from services.notifications.web.unsubscribing import unsubscribe_page
 from shared.api.dependencies import DbSession
-from shared.api.routing import SingleParametersRoute
 from shared.problems import Invalid, NotFound, Unauthenticated
 from shared.settings import Role
 
@@ -27,7 +27,7 @@ PATH = "/notifications/emails"
 MESSAGES = "/dashboard/messages/"  # of the conversations service
 ENTRY = f"{MESSAGES}emails/"
 
-router = APIRouter(route_class=SingleParametersRoute, include_in_schema=False)
+router = APIRouter(route_class=PageRoute, include_in_schema=False)
 
 About = Annotated[UUID | None, Query()]
 Locale = Annotated[str | None, Query(max_length=35)]

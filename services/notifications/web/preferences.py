@@ -8,7 +8,6 @@ from collections.abc import Mapping
 from datetime import time
 from functools import cache
 from http import HTTPStatus
-from pathlib import Path
 from typing import Annotated
 from urllib.parse import urlencode
 
@@ -25,22 +24,19 @@ from services.notifications.delivery.timing import QuietHours, Timing, load_timi
 from services.notifications.models import Person
 from services.notifications.rules import NotificationType
 from services.notifications.settings import ApiSettings
+from services.notifications.web.errors import LOCALE, POLICY, STYLE, PageRoute
 from services.notifications.web.session import authenticate
 from shared.api.dependencies import DbSession
-from shared.api.routing import SingleParametersRoute
 from shared.auth.tokens import SessionToken
 from shared.problems import Unauthenticated
 from shared.settings import Role
 from shared.time_zones import known_zone
 from shared.translations import TranslatedEnvironment, find_language
 
-LOCALE = Path(__file__).parent / "locale"
 PATH = "/notifications/preferences"
 ENTRY = "/admin/dashboard/conversation/notifications/"  # of the conversations service
-STYLE = "/chats-static/chats.css"
-POLICY = "default-src 'none'; style-src 'self'; form-action 'self'; base-uri 'none'; frame-ancestors 'none'"
 
-router = APIRouter(route_class=SingleParametersRoute, include_in_schema=False)
+router = APIRouter(route_class=PageRoute, include_in_schema=False)
 
 Locale = Annotated[str | None, Query(max_length=35)]
 Flag = Annotated[bool, Query()]

@@ -26,6 +26,7 @@ from services.notifications.mail.unsubscribe_links import PATH, read_unsubscribe
 from services.notifications.models import Email, Person, SendingControl
 from services.notifications.rules import Audience
 from services.notifications.settings import ApiSettings
+from services.notifications.web.errors import accepted_languages
 from shared.api.body_size import too_large
 from shared.api.dependencies import DbSession
 from shared.problems import Invalid
@@ -130,8 +131,7 @@ def unsubscribe_page(
     `messages` is where the answers are. `is_about_one`: it can stop the emails about one conversation. `lost`: the last
     choice was not saved.
     """
-    accepted = request.headers.get("Accept-Language", "").split(",")[:20]
-    language = find_language(message.LOCALE, [locale, *(name.partition(";")[0].strip() for name in accepted)])
+    language = find_language(message.LOCALE, [locale, *accepted_languages(request)])
     loader = FileSystemLoader(Path(message.__file__).parent / "templates")
     environment = TranslatedEnvironment(language.translations, loader=loader)
     text = environment.get_template("unsubscribe.html.jinja").render(

@@ -56,9 +56,20 @@ async def test_a_form_replaces_the_callers_preferences(
     }
 
 
-async def test_a_repeated_parameter_is_refused(signed_in: Callable[..., httpx2.AsyncClient]) -> None:
-    answer = await signed_in().get(f"{PATH}?locale=de&locale=en")
-    assert (answer.status_code, "send this parameter once, not 2 times" in answer.text) == (422, True)
+async def test_errors_are_pages_in_the_browsers_language(signed_in: Callable[..., httpx2.AsyncClient]) -> None:
+    browser = signed_in()
+    for path, status, words in (
+        (f"{PATH}?locale=de&locale=en", 422, "It is invalid or out of date."),
+        (f"{PATH}?fresh=perhaps", 422, "It is invalid or out of date."),
+        ("/notifications/emails", 403, "Access denied"),
+        ("/notifications/other", 404, "Page not found"),
+    ):
+        answer = await browser.get(path)
+        assert (answer.status_code, answer.headers["content-type"]) == (status, "text/html; charset=utf-8")
+        assert words in answer.text
+    answer = await browser.post(PATH, data={"csrf_token": "guessed"}, headers={"Accept-Language": "de-AT, en;q=0.5"})
+    assert (answer.status_code, "Dieses Formular ist abgelaufen" in answer.text) == (403, True)
+    assert (await browser.get("/api/v1/notifications/other")).headers["content-type"] == "application/problem+json"
 
 
 async def test_who_has_no_valid_token_is_sent_once_to_where_it_is_renewed(
