@@ -1,14 +1,17 @@
 """The bodies of responses: structs that msgspec writes, and that FastAPI documents as dataclasses (ADR 0012)."""
 
 from dataclasses import field, make_dataclass
-from typing import Any, get_type_hints
+from typing import Annotated, Any, get_type_hints
 
 import msgspec
-from pydantic import GetCoreSchemaHandler
+from pydantic import Field, GetCoreSchemaHandler
 from pydantic_core import CoreSchema, core_schema
 
 write_json = msgspec.json.Encoder().encode
 """Write a response's body, or a dataclass that contains some, as JSON."""
+
+UuidText = Annotated[str, Field(json_schema_extra={"format": "uuid"})]
+"""A UUID as text, for lists: `str` takes a quarter of the time in which `write_json` writes the driver's UUID."""
 
 
 class ResponseBody(msgspec.Struct, omit_defaults=True, gc=False):  # part of no reference cycle

@@ -24,6 +24,7 @@ from shared.paging import Page
 TEXT = st.text(st.characters(exclude_categories=["Cs"]))
 MAYBE = st.none() | TEXT
 MOMENTS = st.datetimes(min_value=datetime(1000, 1, 1), timezones=st.just(UTC))  # noqa: DTZ001 - hypothesis asks for it
+IDS = st.uuids().map(str)
 NUMBERS = st.integers(0, 2**31)
 # Of numbers with an exponent, one writes 1e16, the other 1e+16.
 QUANTITIES = st.integers(0, 2**53) | st.floats(0, 10**9).map(lambda quantity: round(quantity, 3))
@@ -39,11 +40,11 @@ ORDERS = st.builds(
     items_omitted=st.sampled_from([0, 1]),
 )
 LAST = st.builds(
-    LastMessage, id=st.uuids(), number=NUMBERS, sender_role=st.sampled_from(Side), preview=TEXT, created_at=MOMENTS
+    LastMessage, id=IDS, number=NUMBERS, sender_role=st.sampled_from(Side), preview=TEXT, created_at=MOMENTS
 )
 CONVERSATIONS = st.builds(
     ConversationOut,
-    id=st.uuids(),
+    id=IDS,
     subject=TEXT,
     status=st.sampled_from(Status),
     user=USERS,
@@ -56,7 +57,7 @@ CONVERSATIONS = st.builds(
 )
 MESSAGES = st.builds(
     MessageOut,
-    **dict.fromkeys(("id", "conversation_id"), st.uuids()),
+    **dict.fromkeys(("id", "conversation_id"), IDS),
     number=NUMBERS,
     sender=st.builds(Sender, id=MAYBE, name=TEXT, role=st.sampled_from(Side)),
     body=TEXT,

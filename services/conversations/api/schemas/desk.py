@@ -17,7 +17,7 @@ from services.conversations.desk.timeline import EntryRow
 from services.conversations.records import MessageRow
 from services.conversations.rules import BULK_LIMIT, LABEL_LENGTH, LABEL_LIMIT, MENTION_LIMIT, EntryKind, Status
 from shared.api.json_schema import example
-from shared.api.response_body import ResponseBody
+from shared.api.response_body import ResponseBody, UuidText
 from shared.people import LocaleTag, StoreId
 from shared.text import OneLine, Visible
 
@@ -251,7 +251,7 @@ class PostedOut(ResponseBody):
     """A message of the timeline; `actor` is its sender."""
 
     kind: Literal["message"]
-    id: UUID
+    id: UuidText
     at: datetime
     actor: AdminOut
     message: MessageOut

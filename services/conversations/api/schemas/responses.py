@@ -22,7 +22,7 @@ from services.conversations.records import (
 )
 from services.conversations.rules import COUNT_LIMIT, CustomValue, Side, Status, ThumbnailState, Via
 from services.conversations.search.excerpts import Match, Place
-from shared.api.response_body import ResponseBody
+from shared.api.response_body import ResponseBody, UuidText
 
 # A list converts many rows, and an enumeration's constructor and attributes are slow.
 _STATUS = {status.value: status for status in Status}
@@ -111,7 +111,7 @@ class OrderOut(ResponseBody):
 class LastMessage(ResponseBody):
     """The newest message of a conversation, for lists."""
 
-    id: UUID
+    id: UuidText
     number: int
     sender_role: Side
     preview: str
@@ -124,7 +124,7 @@ class LastMessage(ResponseBody):
         if row.last_message_id is None or row.last_message_role is None or row.last_message_preview is None:
             return None
         return cls(
-            id=row.last_message_id,
+            id=str(row.last_message_id),
             number=row.message_count,
             sender_role=_SIDE[row.last_message_role],
             preview=row.last_message_preview,
@@ -154,7 +154,7 @@ class MatchOut(ResponseBody):
 class ConversationOut(ResponseBody):
     """A conversation."""
 
-    id: UUID
+    id: UuidText
     subject: str
     status: Status
     user: UserOut
@@ -173,7 +173,7 @@ class ConversationOut(ResponseBody):
         """Convert a conversation with its customer and order, and why a search found it."""
         row, user, order, _ = detail
         return cls(
-            id=row.id,
+            id=str(row.id),
             subject=row.subject,
             status=_STATUS[row.status],
             user=UserOut.of(user),
@@ -220,7 +220,7 @@ class AdminConversationOut(ConversationOut, kw_only=True):
         row, user, order, desk = detail
         assert desk is not None  # noqa: S101 - admins' queries load it
         return cls(
-            id=row.id,
+            id=str(row.id),
             subject=row.subject,
             status=_STATUS[row.status],
             user=UserOut.of(user),
@@ -256,7 +256,7 @@ class AttachmentOut(ResponseBody):
     `width` and `height` are a picture's, if known. `thumbnail` is true once there is one.
     """
 
-    id: UUID
+    id: UuidText
     name: str
     size: int
     content_type: str
@@ -270,7 +270,7 @@ class AttachmentOut(ResponseBody):
     def of(cls, file: Mapping[str, Any]) -> Self:
         """Convert a row, or an object of `ATTACHMENT_JSON`."""
         return cls(
-            id=file["id"] if isinstance(file["id"], UUID) else UUID(file["id"]),
+            id=str(file["id"]),
             name=file["name"],
             size=file["size"],
             content_type=file["content_type"],
@@ -288,8 +288,8 @@ class MessageOut(ResponseBody):
     `removed` is present, and `body` and `attachments` are empty, once an admin has removed it.
     """
 
-    id: UUID
-    conversation_id: UUID
+    id: UuidText
+    conversation_id: UuidText
     number: int
     sender: Sender
     body: str
@@ -302,8 +302,8 @@ class MessageOut(ResponseBody):
     def of(cls, message: MessageRow | Posted, viewer: "Viewer") -> Self:
         """Convert a message for a viewer."""
         return cls(
-            id=message.id,
-            conversation_id=message.conversation_id,
+            id=str(message.id),
+            conversation_id=str(message.conversation_id),
             number=message.number,
             sender=viewer.sender(message),
             body=message.body,
