@@ -3,6 +3,7 @@
 import os
 from collections.abc import Awaitable, Callable
 from contextvars import ContextVar
+from functools import cached_property
 from typing import TYPE_CHECKING, Any, Final
 
 from starlette.types import ASGIApp, Message, Receive, Scope, Send
@@ -21,16 +22,20 @@ _SAFE = frozenset({"GET", "HEAD", "OPTIONS"})
 _BUSY = "This data is being changed by other requests. Send the request again."
 
 
-_request: ContextVar[str] = ContextVar("request")
+class _Identity:
+    """A random id, made when it is first asked for: most requests need none."""
+
+    @cached_property
+    def value(self) -> str:
+        return os.urandom(12).hex()
+
+
+_request: ContextVar[_Identity] = ContextVar("request")
 
 
 def request_identity() -> str:
     """Return a random id of the present request, the same when it is handled again; outside of one, a new id."""
-    return _request.get(None) or _new_identity()
-
-
-def _new_identity() -> str:
-    return os.urandom(12).hex()
+    return (_request.get(None) or _Identity()).value
 
 
 class RepeatRequests:
@@ -50,7 +55,7 @@ class RepeatRequests:
         if scope["type"] != "http":
             await self.app(scope, receive, send)
             return
-        token = _request.set(_new_identity())
+        token = _request.set(_Identity())
         try:
             await self._handle(scope, receive, send)
         finally:

@@ -118,6 +118,8 @@ def _find_name(claims: Mapping[str, Any], role: Role) -> str | None:
 
 
 def _usable(kind: TypeAdapter[str], value: Any) -> str | None:
+    if value is None:
+        return None
     try:
         return kind.validate_python(value, strict=True) or None
     except ValidationError:

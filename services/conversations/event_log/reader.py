@@ -6,13 +6,13 @@ from dataclasses import dataclass
 from typing import Any
 from uuid import UUID
 
-from sqlalchemy import exists, literal_column, select, text, true
-from sqlalchemy.dialects.postgresql import JSONB
+from sqlalchemy import select, text
 from sqlalchemy.ext.asyncio import AsyncSession
 
 from services.conversations.event_log.payloads import READ_PAYLOAD
 from services.conversations.event_log.position import encode_position
-from services.conversations.models import FeedHead, LoggedEvent
+from services.conversations.models import LoggedEvent
+from shared.database.engine import Driver
 from shared.event_log.reading import read_after, read_head
 from shared.events import Event, Feed
 
@@ -59,21 +59,12 @@ class LogPage:
     entries: Sequence[Entry]
 
 
-async def read_page(
-    session: AsyncSession, epoch: UUID, after: int, *, limit: int, user_id: str | None = None
-) -> LogPage:
+async def read_page(connection: Driver, epoch: UUID, after: int, *, limit: int, user_id: str | None = None) -> LogPage:
     """Read the events after a position, in order. One statement.
 
     With `user_id`, only those about that user which customers may see.
     """
-    columns = {name: getattr(LoggedEvent, name) for name in Entry.__dataclass_fields__}
-    entries = select(*(columns | {"payload": literal_column(READ_PAYLOAD, JSONB).label("payload")}).values())
-    if user_id is not None:
-        entries = entries.where(LoggedEvent.user_id == user_id, LoggedEvent.audience.is_(None))
-    page = entries.where(LoggedEvent.position > after).order_by(LoggedEvent.position).limit(limit).lateral("page")
-    has_next = exists().where(LoggedEvent.position == after + 1)  # positions have no gaps
-    query = select(FeedHead.epoch, FeedHead.head, has_next, page).outerjoin(page, true()).order_by(page.c.position)
-    rows = [tuple(row) for row in await session.execute(query)]
+    rows = await connection.fetch(_READ_PAGE, after, user_id, limit)
     current_epoch, head, reaches = rows[0][:3]
     events = [Entry(*row[3:]) for row in rows if row[3] is not None]
     lost = current_epoch != epoch or after > head or (after < head and not reaches)
@@ -82,20 +73,20 @@ async def read_page(
 
 
 async def read_pages(
-    session: AsyncSession, readers: Sequence[tuple[UUID, int, str | None]], *, limit: int
+    connection: Driver, readers: Sequence[tuple[UUID, int, str | None]], *, limit: int
 ) -> list[LogPage]:
     """Read a page for each of many readers, given by epoch, position and user id (None reads all). Two statements.
 
     `limit` applies to each reader with a user id, and once to all the others together.
     """
     afters, user_ids = [after for _, after, _ in readers], [user_id for _, _, user_id in readers]
-    rows = (await session.execute(_READ_EACH, {"afters": afters, "people": user_ids, "limit": limit})).all()
+    rows = await connection.fetch(_READ_EACH, afters, user_ids, limit)
     events: dict[int, list[Entry]] = defaultdict(list)
     for row in rows:
-        if row.position is not None:
-            events[row.turn - 1].append(Entry(*row[4:]))
-    reaches = {row.turn - 1: row.reaches for row in rows}
-    current_epoch, head = rows[0].epoch, rows[0].head
+        if row["position"] is not None:
+            events[row["turn"] - 1].append(Entry(*row[4:]))
+    reaches = {row["turn"] - 1: row["reaches"] for row in rows}
+    current_epoch, head = rows[0]["epoch"], rows[0]["head"]
     pages = []
     for index, (epoch, after, _) in enumerate(readers):
         lost = epoch != current_epoch or after > head or (after < head and not reaches[index])
@@ -103,7 +94,7 @@ async def read_pages(
         pages.append(LogPage(current_epoch, end, lost, () if lost else events[index]))
     of_all = [index for index, page in enumerate(pages) if user_ids[index] is None and not page.lost]
     if of_all:
-        common_page = await read_page(session, current_epoch, min(afters[index] for index in of_all), limit=limit)
+        common_page = await read_page(connection, current_epoch, min(afters[index] for index in of_all), limit=limit)
         for index in of_all:
             pages[index] = _page_after(common_page, afters[index])
     return pages
@@ -120,18 +111,27 @@ async def read_newest(session: AsyncSession, limit: int) -> Sequence[LoggedEvent
     return (await session.scalars(select(LoggedEvent).order_by(LoggedEvent.id.desc()).limit(limit))).all()
 
 
-_READ_EACH = text(f"""
+# The next position is there unless it was purged: positions have no gaps.
+_READ_PAGE = f"""
+    select feed.epoch, feed.head, exists(select from events where position = $1::bigint + 1) as reaches, page.*
+    from feed left join lateral (
+        select position, type, user_id, conversation_id, {READ_PAYLOAD} as payload, audience from events
+        where position > $1 and ($2::text is null or user_id = $2 and audience is null) order by position limit $3
+    ) as page on true
+    order by page.position
+"""  # noqa: S608 - built from constants
+
+_READ_EACH = f"""
     select reader.turn, feed.epoch, feed.head, exists(select from events where position = reader.after + 1) as reaches,
         page.*
     from feed
-    cross join unnest(cast(:afters as bigint[]), cast(:people as text[]))
-        with ordinality as reader (after, person, turn)
+    cross join unnest($1::bigint[], $2::text[]) with ordinality as reader (after, person, turn)
     left join lateral (
         select position, type, user_id, conversation_id, {READ_PAYLOAD} as payload, audience from events
-        where user_id = reader.person and audience is null and position > reader.after order by position limit :limit
+        where user_id = reader.person and audience is null and position > reader.after order by position limit $3
     ) as page on true
     order by reader.turn, page.position
-""")  # noqa: S608 - built from constants
+"""  # noqa: S608 - built from constants
 
 _READ = text(f"""
     select id, type, version, position, occurred_at, {READ_PAYLOAD} as payload,

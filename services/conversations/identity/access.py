@@ -38,6 +38,8 @@ from shared.database.transactions import (
     request_transaction,
 )
 
+_read_epoch = lru_cache(maxsize=16)(UUID)  # all requests read the same one
+
 
 @dataclass(frozen=True, slots=True)
 class AuthorizedReader:
@@ -81,7 +83,7 @@ class AuthorizedReader:
                 raise await refused_session(connection, self.principal)
         epoch, head, *record = msgspec.json.decode(rows[0][-1])
         must_provision = needs_profile_update(self.principal, CallerRecord._make(record))
-        self.set_position(encode_position(UUID(epoch), head))
+        self.set_position(encode_position(_read_epoch(epoch), head))
         return [row[:-2] for row in rows if row[-2]], must_provision
 
 

@@ -15,7 +15,6 @@ from uuid import UUID
 
 import structlog
 from prometheus_client import Gauge
-from sqlalchemy.ext.asyncio import AsyncSession
 
 from services.conversations.errors import TooManyStreams
 from services.conversations.event_log.position import decode_position, encode_position
@@ -27,8 +26,9 @@ from services.conversations.realtime.log_notify import LOG_GROWN, Listener
 from services.conversations.realtime.rendering import RESET, EventRenderer, render_events
 from services.conversations.realtime.stream_quota import STREAMS_PER_PERSON, too_many_streams
 from services.conversations.rules import Side
+from shared.database.engine import Driver
 from shared.database.errors import describe
-from shared.database.transactions import SessionFactory, driver_connection
+from shared.database.transactions import SessionFactory, connection_provider
 from shared.event_log.reading import read_head
 from shared.problems import Unavailable
 
@@ -53,6 +53,7 @@ class Hub:
 
     def __init__(self, sessions: SessionFactory, render_event: EventRenderer, render_unread: UnreadRenderer) -> None:
         self._sessions = sessions
+        self._acquire = connection_provider(sessions.kw["bind"])
         self._render_event = render_event
         self._render_unread = render_unread
         self._streams: defaultdict[str, set[Connection]] = defaultdict(set)  # by user
@@ -193,27 +194,28 @@ class Hub:
 
     async def _step(self) -> bool:
         """Catch up some of the lagging clients, then advance the hub; return whether there may be more to do."""
-        async with self._sessions() as session:
-            if not self._joined:
+        if not self._joined:
+            async with self._sessions() as session:
                 head = await read_head(session)
-                if not self._joined:  # no client has joined meanwhile
-                    self._epoch, self._position = head
-            await self._catch_up(session)
-            more = await self._advance(session) if self._joined else False
+            if not self._joined:  # no client has joined meanwhile
+                self._epoch, self._position = head
+        async with self._acquire() as connection:
+            await self._catch_up(connection)
+            more = await self._advance(connection) if self._joined else False
         return more or any(stream.is_served for stream in self._lagging)
 
-    async def _catch_up(self, session: AsyncSession) -> None:
+    async def _catch_up(self, connection: Driver) -> None:
         """Send some of the lagging clients the next events that they missed; clients that miss no more join."""
         streams = list(islice((stream for stream in self._lagging if stream.is_served), MAX_CATCH_UP))
         if not streams:
             return
         readers = [(stream.epoch, stream.position, stream.audience) for stream in streams]
-        pages = await read_pages(session, readers, limit=max(PAGE // len(streams), MIN_CATCH_UP_EVENTS))
+        pages = await read_pages(connection, readers, limit=max(PAGE // len(streams), MIN_CATCH_UP_EVENTS))
         missed: dict[Side, dict[int, Entry]] = {side: {} for side in Side}
         for stream, page in zip(streams, pages, strict=True):
             missed[stream.side].update((entry.position, entry) for entry in page.entries)
         entries_by_side = {side: list(entries.values()) for side, entries in missed.items()}
-        rendered = await render_events(session, self._render_event, pages[0].epoch, entries_by_side)
+        rendered = await render_events(connection, self._render_event, pages[0].epoch, entries_by_side)
         by_position = {side: {entry.position: event for entry, event in events} for side, events in rendered.items()}
         for stream, page in zip(streams, pages, strict=True):
             self._send_missed(stream, page, by_position[stream.side])
@@ -232,11 +234,11 @@ class Hub:
         if stream in self._lagging:  # it has not left meanwhile
             self._join_or_wait(stream)
 
-    async def _advance(self, session: AsyncSession) -> bool:
+    async def _advance(self, connection: Driver) -> bool:
         """Read the next page of the log and send it to joined clients; return whether there may be more."""
         assert self._epoch is not None  # noqa: S101 - set before any client joins
         before = self._epoch, self._position
-        page = await read_page(session, *before, limit=PAGE)
+        page = await read_page(connection, *before, limit=PAGE)
         # Move on before the events are rendered: clients that join from now on have already read this page.
         self._epoch, self._position = page.epoch, page.end
         if page.lost:
@@ -244,7 +246,7 @@ class Hub:
                 stream.end(_reset(page.epoch, page.end))
             return False
         try:
-            events_by_audience = await self._render_page(session, page)
+            events_by_audience = await self._render_page(connection, page)
         except BaseException:
             self._epoch, self._position = before
             raise
@@ -257,7 +259,7 @@ class Hub:
                     stream.end()
         return len(page.entries) == PAGE
 
-    async def _render_page(self, session: AsyncSession, page: LogPage) -> dict[str | None, list[SseEvent]]:
+    async def _render_page(self, connection: Driver, page: LogPage) -> dict[str | None, list[SseEvent]]:
         """Return the events for each audience, followed by its unread count if that may have changed."""
         of_customers = [
             entry
@@ -265,7 +267,7 @@ class Hub:
             if entry.user_id is not None and entry.user_id in self._joined and entry.audience is None
         ]
         entries_by_side = {Side.ADMIN: page.entries if None in self._joined else (), Side.CUSTOMER: of_customers}
-        rendered = await render_events(session, self._render_event, page.epoch, entries_by_side)
+        rendered = await render_events(connection, self._render_event, page.epoch, entries_by_side)
         by_audience: defaultdict[str | None, list[SseEvent]] = defaultdict(list)
         for entry, event in rendered[Side.CUSTOMER]:
             by_audience[entry.user_id].append(event)
@@ -273,7 +275,6 @@ class Hub:
             by_audience[None] = [event for _, event in rendered[Side.ADMIN]]
         uncounted = set(self._uncounted)
         audiences = by_audience.keys() | {stream.audience for stream in uncounted}
-        connection = await driver_connection(session)
         counts = await count_unread_by_customer(connection, [user_id for user_id in audiences if user_id])
         for user_id, count in counts.items():
             by_audience[user_id].append(SseEvent(UNREAD, self._render_unread(count)))

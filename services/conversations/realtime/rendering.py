@@ -4,7 +4,6 @@ from collections.abc import Callable, Mapping, Sequence
 from uuid import UUID
 
 import structlog
-from sqlalchemy.ext.asyncio import AsyncSession
 
 from services.conversations.event_log.position import encode_position
 from services.conversations.event_log.reader import Entry
@@ -12,7 +11,7 @@ from services.conversations.messaging.queries import load_conversations
 from services.conversations.realtime.connection import SseEvent
 from services.conversations.records import ConversationDetail
 from services.conversations.rules import Side
-from shared.database.transactions import driver_connection
+from shared.database.engine import Driver
 from shared.events import EventType
 
 RESET = "reset"
@@ -25,11 +24,10 @@ EventRenderer = Callable[[Entry, ConversationDetail | None, Side], Sequence[str]
 
 
 async def render_events(
-    session: AsyncSession, render: EventRenderer, epoch: UUID, entries_by_side: Mapping[Side, Sequence[Entry]]
+    connection: Driver, render: EventRenderer, epoch: UUID, entries_by_side: Mapping[Side, Sequence[Entry]]
 ) -> dict[Side, list[tuple[Entry, SseEvent]]]:
     """Render entries once for each side, with the current state of their conversations."""
     ids = {entry.conversation_id for entries in entries_by_side.values() for entry in entries if entry.conversation_id}
-    connection = await driver_connection(session)
     details = await load_conversations(connection, ids) if ids else []
     conversations = {detail.conversation.id: detail for detail in details}
     return {

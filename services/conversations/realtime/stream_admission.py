@@ -22,7 +22,7 @@ class StreamAdmission:
     def __init__(self, sessions: SessionFactory, acquire: ConnectionProvider) -> None:
         self._sessions = sessions
         self._acquire = acquire
-        self._batcher = Batcher(self._authorize_batch, MAX_BATCH_SIZE, linger=0.01)
+        self._batcher = Batcher(self._authorize_batch, MAX_BATCH_SIZE, linger=0.03)
 
     async def admit(self, principal: Principal) -> tuple[UUID, int]:
         """Authorize a caller; return the log's epoch and head from before. Does not mark a session as used."""

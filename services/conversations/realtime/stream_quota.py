@@ -5,10 +5,10 @@ unavailable, each process counts its own streams (`hub.Hub.open`).
 """
 
 import asyncio
+import secrets
 from collections.abc import AsyncIterator, Awaitable, Callable, Sequence
 from contextlib import asynccontextmanager, suppress
 from typing import Any, Final
-from uuid import uuid4
 
 import structlog
 
@@ -21,7 +21,7 @@ LEASE: Final = 30.0  # seconds
 RENEW: Final = 10.0  # seconds between renewals
 TIMEOUT: Final = 1.0  # seconds for a batch of renewals; no request waits for these
 BATCH: Final = 500  # leases renewed or released at once
-MAX_BATCH_SIZE: Final = 100  # leases acquired at once; requests wait for these
+MAX_BATCH_SIZE: Final = 200  # leases acquired at once; requests wait for these
 
 # By the clock of Redis, because those of the processes may differ.
 _NOW = "local time = redis.call('TIME'); local now = time[1] * 1000 + math.floor(time[2] / 1000)\n"
@@ -56,7 +56,7 @@ class StreamQuota:
         self._held: dict[str, str] = {}  # leases and their keys
         self._to_release: dict[str, str] = {}  # leases and their keys
         self._wakeup = asyncio.Event()
-        self._batcher = Batcher(self._acquire_batch, MAX_BATCH_SIZE, linger=0.01)
+        self._batcher = Batcher(self._acquire_batch, MAX_BATCH_SIZE, linger=0.03)
         if redis is not None:
             self._acquire_script: Callable[..., Awaitable[Any]] = redis.client.register_script(_ACQUIRE)
             self._renew_script: Callable[..., Awaitable[Any]] = redis.client.register_script(_RENEW)
@@ -68,7 +68,7 @@ class StreamQuota:
         if self._redis is None:
             yield
             return
-        key, lease = f"chats:streams:{user_id}", str(uuid4())
+        key, lease = f"chats:streams:{user_id}", secrets.token_hex(16)
         # Recorded before the request, so that the lease is released even if the answer comes too late.
         self._held[lease] = key
         try:

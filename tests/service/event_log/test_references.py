@@ -8,7 +8,7 @@ from sqlalchemy import select, text
 from services.conversations.event_log.reader import read_feed, read_page
 from services.conversations.event_log.sequencer import number_events
 from services.conversations.models import LoggedEvent
-from shared.database.transactions import SessionFactory, transaction, transaction_driver
+from shared.database.transactions import SessionFactory, driver_connection, transaction, transaction_driver
 from shared.event_log.reading import read_head
 from shared.events import Event, EventType, MessagePosted
 from tests.service.helpers.callers import Caller
@@ -29,7 +29,7 @@ async def read(sessions: SessionFactory) -> list[dict[str, Any] | None]:
     async with sessions() as session:
         feed = await read_feed(session, after=0, limit=100)
         epoch, _ = await read_head(session)
-        page = await read_page(session, epoch, 0, limit=100)
+        page = await read_page(await driver_connection(session), epoch, 0, limit=100)
     payloads = [event.payload for event in feed.items if event.type == EventType.MESSAGE_POSTED]
     assert [entry.payload for entry in page.entries if entry.type == EventType.MESSAGE_POSTED] == payloads
     return payloads

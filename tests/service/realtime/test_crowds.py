@@ -18,7 +18,13 @@ from services.conversations.realtime.stream_quota import STREAMS_PER_PERSON, Str
 from services.conversations.rules import Side
 from shared.auth.principal import Principal
 from shared.database.engine import create_engine
-from shared.database.transactions import SessionFactory, connection_provider, create_sessions, transaction
+from shared.database.transactions import (
+    SessionFactory,
+    connection_provider,
+    create_sessions,
+    driver_connection,
+    transaction,
+)
 from shared.event_log.reading import read_head
 from shared.problems import Unauthenticated
 from shared.settings import Role
@@ -87,9 +93,9 @@ async def test_reading_for_many_clients_gives_each_what_it_would_read_alone(
             for user_id in (None, "anna", "ben", "nobody")
         ]
         for limit in (3, 100):
-            together = await read_pages(session, readers, limit=limit)
+            together = await read_pages(await driver_connection(session), readers, limit=limit)
             for (named, after, user_id), page in zip(readers, together, strict=True):
-                alone = await read_page(session, named, after, limit=limit, user_id=user_id)
+                alone = await read_page(await driver_connection(session), named, after, limit=limit, user_id=user_id)
                 assert (page.epoch, page.lost) == (alone.epoch, alone.lost)
                 if user_id is not None or limit == 100:
                     assert (page.end, list(page.entries)) == (alone.end, list(alone.entries))

@@ -170,8 +170,9 @@ class EventStream(Response):
                 encoded = b""
             await send({"type": "http.response.body", "body": b"", "more_body": False})
         finally:
-            disconnect.cancel()
-            await asyncio.wait([disconnect])
+            if not disconnect.done():
+                disconnect.cancel()
+                await asyncio.wait([disconnect])
 
 
 async def _end_on_disconnect(stream: Connection, receive: Receive) -> None:
