@@ -192,12 +192,13 @@ PATTERNS: Final = {
 
 
 def message_of(fault: Mapping[str, Any]) -> str:
-    """Return the message of a pydantic error. Of text that was trimmed first, pydantic counts "items"."""
+    """Return the message of a pydantic error. Of text that was trimmed first, pydantic counts "items", as of a list."""
     limits = fault.get("ctx", {})
     if words := PATTERNS.get(limits.get("pattern")):
         return words
     if limits.get("field_type") == "Value" and fault["type"] == "too_long":
-        return f"must have at most {limits['max_length']} characters, not {limits['actual_length']}"
+        counted = "items" if isinstance(fault.get("input"), list) else "characters"
+        return f"must have at most {limits['max_length']} {counted}, not {limits['actual_length']}"
     if limits.get("field_type") == "Value" and fault["type"] == "too_short":
         return "must not be empty"
     return str(fault["msg"]).removeprefix("Value error, ")

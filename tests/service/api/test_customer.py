@@ -1,6 +1,7 @@
 """The customers' API: their conversations, linked orders, reading, the badge."""
 
 from typing import Any
+from uuid import uuid4
 
 import pytest
 
@@ -69,10 +70,12 @@ async def test_a_subject_is_one_line_of_1_to_200_characters(anna: Caller, subjec
     assert (await anna.open(subject=" " + "é" * 200 + "\n"))["subject"] == "é" * 200
 
 
-async def test_length_errors_count_characters(anna: Caller) -> None:
-    answer = await anna.call("POST", "/conversations", {"subject": "x" * 201, "body": "\n" + "y" * 10_001})
+async def test_length_errors_count_characters_and_files(anna: Caller) -> None:
+    fields = {"subject": "x" * 201, "attachments": [str(uuid4()) for _ in range(11)], "body": "\n" + "y" * 10_001}
+    answer = await anna.call("POST", "/conversations", fields)
     assert [error["msg"] for error in answer.json()["errors"]] == [
         "must have at most 200 characters, not 201",
+        "must have at most 10 items, not 11",
         "must have at most 10000 characters, not 10001",
     ]
     answer = await anna.call("POST", "/conversations", {"subject": " \n"})
