@@ -27,7 +27,7 @@ def upgrade() -> None:
         ),
         sa.PrimaryKeyConstraint("conversation_id", "first_number", name="conversation_search_pkey"),
     )
-    # Documents are stored outside of the rows: a search reads many rows whose documents it does not need.
+    # Documents over 2 KB are stored outside of the rows: a search reads many rows whose documents it does not need.
     op.execute("alter table conversation_search set (toast_tuple_target = 128)")
     op.create_index("conversation_search_idx", "conversation_search", ["tsv"], postgresql_using="gin")
     op.create_table(
