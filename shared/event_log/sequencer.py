@@ -33,24 +33,23 @@ _ROTATE = text(f"""
 """)  # noqa: S608 - built from constants
 
 
-def numbering_sql(key: str, *returned: str) -> str:
-    """Return the SQL that numbers events, which the column `key` identifies among the unnumbered ones.
-
-    It returns these columns or expressions of `events`, and the epoch.
-    """
+def numbering_sql(*returned: str) -> str:
+    """Return the SQL that numbers events. It returns these columns or expressions of `events`, and the epoch."""
     # Every lock of several events, here and in erasure, takes them in the order of `seq`, which prevents deadlocks.
+    # An array, because PostgreSQL expects one unnumbered event at most: it would compare each of a batch with all that
+    # wait. `width_bucket` is the place of `seq` in the array, by binary search.
     # `numbered_at` is the time of insertion unless that is more than a second ago: a row whose end does not change is
     # written to PostgreSQL's log without its payload.
     return f"""
     with batch as (
-        select key, $1::bigint + row_number() over (order by seq) as position
-        from (select {key} as key, seq from events where position is null order by seq limit $2 for update) as waiting
+        select array_agg(seq order by seq) as seqs
+        from (select seq from events where position is null order by seq limit $2 for update) as waiting
     ),
     numbered as (
-        update events set position = batch.position, numbered_at = case
+        update events set position = $1::bigint + width_bucket(seq, (select seqs from batch)), numbered_at = case
             when numbered_at > clock_timestamp() - interval '1 second' then numbered_at else clock_timestamp()
         end
-        from batch where events.{key} = batch.key and events.position is null
+        where seq = any ((select seqs from batch)::bigint[]) and position is null
         returning {", ".join(returned)}
     ),
     moved as (

@@ -1,6 +1,7 @@
 """PostgreSQL's plans for the services' real statements: none scans or sorts a growing table."""
 
 import asyncio
+import json
 import re
 from collections.abc import AsyncIterator, Iterator
 from typing import Any
@@ -13,12 +14,14 @@ from sqlalchemy.ext.asyncio import AsyncEngine, AsyncSession
 
 from bench.growth_data import fill
 from deploy.local.postgres import Server
+from services.conversations.event_log import sequencer as conversations_log
 from services.conversations.messaging.expiry import count_due, expire_closed
 from services.conversations.messaging.quiet import resolve_quiet
 from services.notifications import metrics, retention
 from services.notifications.delivery.attempts import others_deliver, release_expired
 from services.notifications.delivery.bounces import is_suspended
 from services.notifications.delivery.claiming import claim_emails
+from services.notifications.event_log import feed as notifications_log
 from services.notifications.mail.attempts import Attempt, Phase
 from services.notifications.rules import Outcome
 from shared.database.transactions import SessionFactory, connection_provider
@@ -157,6 +160,31 @@ async def test_the_notifications_services_statements_use_indexes(
     await _check(notifications_engine, recorded, kept=False)
 
 
+@pytest.mark.parametrize("name", ["conversations", "notifications"])
+async def test_numbering_a_batch_costs_the_same_however_many_events_wait(
+    databases: dict[str, str], postgres: Server, name: str
+) -> None:
+    assert name in databases  # the fixture migrates them
+    superuser = await asyncpg.connect(postgres.url(name))
+    await superuser.execute("alter table events set (autovacuum_enabled = false)")
+    try:
+        append = f"{_APPEND[name]} from generate_series(1, 500)"
+        await superuser.execute(append)
+        await superuser.execute("update events set position = seq")
+        await superuser.execute("analyze events")
+        await superuser.execute(append)  # PostgreSQL goes on expecting that none waits
+        await superuser.execute("set plan_cache_mode = force_generic_plan")
+        await superuser.execute(f"prepare numbering as {_NUMBERING[name]}")
+        [plan] = json.loads(await superuser.fetchval("explain (analyze, format json) execute numbering (1000, 50)"))
+    finally:
+        await superuser.execute("truncate events; alter table events reset (autovacuum_enabled)")
+        await superuser.execute("update feed set head = 0")
+        await superuser.close()
+    nodes = list(_nodes(plan["Plan"]))
+    rows = [(node["Actual Rows"] + node.get("Rows Removed by Join Filter", 0)) * node["Actual Loops"] for node in nodes]
+    assert max(rows) == 50
+
+
 async def _check(engine: AsyncEngine, recorded: list[Statement], *, kept: bool) -> None:
     """Check the plans for these values, and with `kept` also the generic plans."""
     async with connection_provider(engine)() as connection:
@@ -197,6 +225,14 @@ def _nodes(plan: dict[str, Any]) -> Iterator[dict[str, Any]]:
         yield from _nodes(below)
 
 
+_NUMBERING = {
+    "conversations": conversations_log._NUMBER,  # noqa: SLF001 - the statement itself, to ask for its plan
+    "notifications": notifications_log._NUMBER,  # noqa: SLF001 - the same
+}
+_APPEND = {
+    "conversations": "insert into events (type) select 'settings.changed'",
+    "notifications": "insert into events (subject_id, type) select gen_random_uuid(), 'email.updated'",
+}
 _FILL = """
 insert into notifications (user_id, conversation_id, message_id, number, subject, sender_id, preview, read_at)
 select 'C-' || n % 2000, gen_random_uuid(), gen_random_uuid(), 1, 'Where is it?', 'A-0', 'Here',

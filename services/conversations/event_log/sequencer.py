@@ -14,7 +14,7 @@ LATE = 10.0  # seconds that an event waits for its number, after which the relay
 
 _ANY_UNNUMBERED = "select exists (select from events where position is null)"
 _COLUMNS = ("id", "type", "version", "position", "occurred_at")
-_NUMBER = numbering_sql("id", *(f"events.{name}" for name in _COLUMNS), f"{READ_PAYLOAD} as payload")
+_NUMBER = numbering_sql(*(f"events.{name}" for name in _COLUMNS), f"{READ_PAYLOAD} as payload")
 
 
 async def has_unnumbered(connection: Driver) -> bool:

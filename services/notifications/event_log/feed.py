@@ -28,7 +28,7 @@ from shared.notifications_feed import (
 ANY_UNNUMBERED: Final = "select from events where position is null limit 1"
 """SQL that finds a row if `number_events` has anything to do."""
 
-_NUMBER: Final = numbering_sql("seq", "events.position")
+_NUMBER: Final = numbering_sql("events.position")
 _READ: Final = text("""
     select position, type, array_prepend(subject_id, more_ids) as subject_ids
     from events where position > :after order by position limit :n

@@ -6,7 +6,7 @@ from typing import Any
 
 import httpx2
 import pytest
-from sqlalchemy import func, select, update
+from sqlalchemy import func, select, text, update
 
 from services.conversations.event_log.append import append_event
 from services.conversations.event_log.position import encode_position
@@ -16,6 +16,7 @@ from services.conversations.models import FeedHead, LoggedEvent
 from shared.database.transactions import SessionFactory, transaction, transaction_driver
 from shared.event_log.reading import lag_after, read_head
 from shared.events import Event, EventType, MessagePosted
+from tests.helpers.waiting import eventually
 from tests.service.conftest import FEED_SECRET
 from tests.service.helpers.callers import Caller, problem
 
@@ -91,6 +92,20 @@ async def test_an_event_whose_transaction_commits_later_comes_later_and_is_not_l
         await slow.commit()
     assert [event.position for event in await sequence(conversations)] == [2]
     assert await positions(conversations) == [(1, "ended first"), (2, "began first")]
+
+
+async def test_an_event_that_an_erasure_changes_meanwhile_is_numbered_in_its_place(
+    conversations: SessionFactory,
+) -> None:
+    await append(conversations, "a", "b", "c")
+    waiting = text("select exists (select from pg_locks where not granted)")
+    async with conversations() as erasure, conversations() as watcher:
+        await erasure.execute(update(LoggedEvent).where(LoggedEvent.payload["name"].astext == "b").values(payload={}))
+        numbering = asyncio.create_task(sequence(conversations))
+        await eventually(lambda: watcher.scalar(waiting))
+        await erasure.commit()
+    assert [event.position for event in await numbering] == [1, 2, 3]
+    assert await positions(conversations) == [(1, "a"), (2, ""), (3, "c")]
 
 
 async def test_a_rolled_back_transaction_leaves_no_gap(conversations: SessionFactory) -> None:
