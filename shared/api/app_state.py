@@ -1,18 +1,15 @@
 """The types of what an HTTP application keeps in `app.state` for all of its requests."""
 
-from __future__ import annotations
+from typing import cast
 
-from typing import TYPE_CHECKING, cast
+from starlette.requests import HTTPConnection
 
-if TYPE_CHECKING:  # these modules use this one
-    from starlette.requests import HTTPConnection
-
-    from shared.auth.aliases import Aliases
-    from shared.auth.jwks import ProviderKeys
-    from shared.auth.principal import Principal
-    from shared.auth.tokens import SessionToken, VerifiedTokens
-    from shared.database.transactions import ConnectionProvider, SessionFactory
-    from shared.settings import TokenSettings
+from shared.auth.aliases import Aliases
+from shared.auth.jwks import ProviderKeys
+from shared.auth.principal import Principal
+from shared.auth.tokens import SessionToken, VerifiedTokens
+from shared.database.transactions import ConnectionProvider, SessionFactory
+from shared.settings import TokenSettings
 
 
 class AppState:

@@ -11,9 +11,9 @@ from fastapi.security import HTTPBearer
 from sqlalchemy.ext.asyncio import AsyncSession
 
 from shared.api.app_state import app_state
+from shared.api.authentication import authenticate_session_token, authenticate_token
 from shared.auth.cookies import CSRF_HEADER, SAFE_METHODS, check_csrf, read_cookie
 from shared.auth.principal import Principal
-from shared.auth.tokens import authenticate_session_token, authenticate_token
 from shared.database.errors import is_retryable_rollback
 from shared.database.transactions import RolledBack, request_transaction
 from shared.paging import MAX_LIMIT

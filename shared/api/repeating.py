@@ -4,18 +4,16 @@ import os
 from collections.abc import Awaitable, Callable
 from contextvars import ContextVar
 from functools import cached_property
-from typing import TYPE_CHECKING, Any, Final
+from typing import Any, Final
 
 from starlette.types import ASGIApp, Message, Receive, Scope, Send
 
+from shared.api.app_state import AppState
 from shared.auth.principal import CallerMerged
 from shared.database.transactions import ATTEMPTS, RolledBack, SessionFactory
 from shared.problems import Unavailable
 
-if TYPE_CHECKING:
-    from shared.api.app_state import AppState
-
-    Settle = Callable[[SessionFactory, str], Awaitable[Any]]
+Settle = Callable[[SessionFactory, str], Awaitable[Any]]
 
 MAX_REPLAYED: Final = 1024 * 1024  # bytes of a body that can be read a second time
 _SAFE = frozenset({"GET", "HEAD", "OPTIONS"})
@@ -45,7 +43,7 @@ class RepeatRequests:
     the transaction that spans the request was rolled back because of others.
     """
 
-    def __init__(self, app: ASGIApp, state: "AppState", settle: "Settle | None" = None) -> None:
+    def __init__(self, app: ASGIApp, state: AppState, settle: Settle | None = None) -> None:
         self.app = app
         self._state = state
         self._settle = settle

@@ -1,4 +1,4 @@
-"""Authentication: the store's bearer tokens, and the session tokens in browsers' cookies.
+"""Tokens: the store's bearer tokens, and the session tokens in browsers' cookies.
 
 A session token has the session's id in `sid` and its CSRF token in `csrf`. It is accepted only in the cookie, and a
 bearer token is not. The claim `csrf` tells them apart: identity providers use `sid`, too.
@@ -8,16 +8,14 @@ import hashlib
 import time
 from collections import OrderedDict
 from collections.abc import Collection, Mapping
-from dataclasses import dataclass, replace
+from dataclasses import dataclass
 from datetime import UTC, datetime, timedelta
 from typing import Annotated, Any, Generic, Literal, TypeVar
 from uuid import UUID
 
 import jwt
 from pydantic import BaseModel, StringConstraints, TypeAdapter, ValidationError
-from starlette.requests import HTTPConnection
 
-from shared.api.app_state import app_state
 from shared.auth.claims import (
     check_audience,
     find_claim,
@@ -27,12 +25,11 @@ from shared.auth.claims import (
     read_permissions,
     read_profile,
 )
-from shared.auth.cookies import is_framed
 from shared.auth.jwks import MAX_TOKEN
 from shared.auth.principal import Permission, Principal
 from shared.auth.token_errors import SECRETS_ALGORITHM, token_error
 from shared.people import MAX_ID, StoreId
-from shared.problems import Forbidden, MissingPermission, RoleWithdrawn, TokenRefused
+from shared.problems import MissingPermission, RoleWithdrawn, TokenRefused
 from shared.settings import Role, TokenSettings
 
 LEEWAY = timedelta(seconds=30)
@@ -91,38 +88,6 @@ class VerifiedTokens(Generic[T]):
 
 def _digest(token: str) -> bytes:
     return hashlib.sha256(token.encode()).digest()
-
-
-async def authenticate_token(request: HTTPConnection, token: str, *, max_age: timedelta | None = None) -> Principal:
-    """Return the caller of a bearer token, by the settings and the provider's keys in `app.state`.
-
-    Like `verify_token`, but raises `Unavailable` until the required keys have been fetched. With `max_age`, the cache
-    is not used. An id that is known to be merged is replaced by the person's.
-    """
-    return app_state(request).aliases.resolve(await _verified(request, token, max_age))
-
-
-async def _verified(request: HTTPConnection, token: str, max_age: timedelta | None) -> Principal:
-    state = app_state(request)
-    if max_age is None and (cached := state.verified_tokens.find(token)) is not None:
-        return cached
-    key = await state.keys.find(token) if state.keys is not None else None
-    principal = verify_token(token, state.settings, key, max_age=max_age)
-    state.verified_tokens.add(token, principal, principal.expires_at)
-    return principal
-
-
-def authenticate_session_token(request: HTTPConnection, token: str, *, may_be_expired: bool = False) -> SessionToken:
-    """Return the content of a session cookie, like `verify_session_token`, but verify the same one once a minute."""
-    state = app_state(request)
-    session = state.verified_session_tokens.find(token)
-    if session is None:
-        session = verify_session_token(token, state.settings, may_be_expired=may_be_expired)
-        state.verified_session_tokens.add(token, session, session.expires_at)
-    if is_framed(request) and session.principal.role is not Role.CUSTOMER:
-        raise Forbidden("Only customers can use the messenger.")  # no page may trick an admin into a click
-    principal = state.aliases.resolve(session.principal)
-    return session if principal is session.principal else replace(session, principal=principal)
 
 
 def verify_token(

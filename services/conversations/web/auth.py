@@ -22,11 +22,12 @@ from services.conversations.identity import sessions
 from services.conversations.identity.sessions import IDLE, PageContext
 from services.conversations.rules import COUNT_LIMIT
 from shared.api.app_state import app_state
+from shared.api.authentication import authenticate_session_token
 from shared.api.body_size import MAX_BODY_BYTES, too_large
 from shared.api.dependencies import DbSession
 from shared.auth.cookies import SAFE_METHODS, check_csrf, cookie_header, read_cookie
 from shared.auth.principal import Principal
-from shared.auth.tokens import SessionToken, authenticate_session_token, issue_session_token
+from shared.auth.tokens import SessionToken, issue_session_token
 from shared.database.engine import Driver
 from shared.database.transactions import driver_connection, request_connection
 from shared.problems import Forbidden, Unauthenticated

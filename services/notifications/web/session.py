@@ -9,9 +9,10 @@ from sqlalchemy.ext.asyncio import AsyncSession
 
 from services.notifications.models import Person
 from shared.api.app_state import app_state
+from shared.api.authentication import authenticate_session_token
 from shared.auth.cookies import SAFE_METHODS, check_csrf, read_cookie
 from shared.auth.principal import CallerMerged
-from shared.auth.tokens import SessionToken, authenticate_session_token, check_synced_role
+from shared.auth.tokens import SessionToken, check_synced_role
 from shared.problems import Forbidden, Unauthenticated
 from shared.settings import Role
 

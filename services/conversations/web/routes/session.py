@@ -19,10 +19,11 @@ from services.conversations.rules import AuditAction, Side
 from services.conversations.settings import ApiSettings
 from services.conversations.web.auth import read_session, session_cookie
 from services.conversations.web.rendering import ADMIN_ROOT, CUSTOMER_ROOT, PageRoute, pages_of, redirect
+from shared.api.authentication import authenticate_token
 from shared.api.dependencies import DbSession
 from shared.auth.cookies import CSRF_HEADER, check_csrf, cookie_header, is_own_origin
 from shared.auth.principal import Principal
-from shared.auth.tokens import SessionToken, authenticate_token
+from shared.auth.tokens import SessionToken
 from shared.database.transactions import driver_connection
 from shared.problems import CsrfFailed, Forbidden, Problem, Unauthenticated
 from shared.settings import Role
