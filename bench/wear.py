@@ -2,8 +2,8 @@
 
 A filled store receives posts, by pgbench with the application's statement, to recently active conversations, until
 enough rows are updated: a conversation by the post, its event by its numbering, which is done as the relay does.
-PostgreSQL vacuums by its own defaults. The yardstick is the same store before: the time of typical requests, the size
-of the tables, the pages of the indexes.
+PostgreSQL vacuums by its own defaults. With HOLD=1 a transaction stays open, as that of a `pg_dump`. The yardstick is
+the same store before: the time of typical requests, the size of the tables, the pages of the indexes.
 """
 
 import asyncio
@@ -28,6 +28,7 @@ from shared.database.transactions import create_sessions, transaction, transacti
 MESSAGES = int(os.environ.get("MESSAGES", "1000000"))
 UPDATES = int(os.environ.get("UPDATES", "1000000"))
 CLIENTS = 8
+HOLD = bool(os.environ.get("HOLD"))
 ROUNDS = 9
 SLICE = 30  # seconds of one pgbench run
 State = Mapping[str, Mapping[str, float]]
@@ -39,6 +40,9 @@ async def main() -> None:
     with tempfile.TemporaryDirectory() as name:
         async with filled_stores(Path(name), [MESSAGES]) as [store], running_apis(Path(name), [store]) as [port]:
             await _prepare(store)
+            if HOLD:
+                held = await asyncpg.connect(store.superuser_url)  # until the server ends
+                await held.execute("begin isolation level repeatable read; select from users limit 1")
             client = Client(port)
             times, before = await _times(store, client), await _state(store)
             started = time.monotonic()

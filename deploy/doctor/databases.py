@@ -24,6 +24,7 @@ from shared.settings import read_settings
 
 MIN_VERSION: Final = 180_000  # PostgreSQL 18
 CROWDED: Final = 0.8  # of the server's connections
+MANY_DEAD: Final = 100_000  # rows of a table: with twice as many, a badge took 60 times as long (`bench.wear`, HOLD=1)
 _SERVICES: Final = Path(services.__path__[0])
 
 _FACTS = text("""
@@ -59,6 +60,10 @@ select exists (
 _INVALID_INDEXES = text("""
 select relname from pg_index join pg_class on pg_class.oid = indexrelid
 where not indisvalid and relnamespace = 'public'::regnamespace order by relname
+""")
+_DEAD_ROWS = text("""
+select relname, n_dead_tup from pg_stat_user_tables
+where schemaname = 'public' and n_dead_tup > :many and n_dead_tup > n_live_tup order by n_dead_tup desc
 """)
 
 
@@ -98,12 +103,13 @@ async def _check(name: str, engine: AsyncEngine) -> list[Finding]:
             facts = SimpleNamespace(**(await session.execute(_FACTS)).one()._mapping)  # noqa: SLF001 - SQLAlchemy's name
             facts.skew = await read_skew(session)
             facts.invalid_indexes = list(await session.scalars(_INVALID_INDEXES))
+            facts.dead_rows = (await session.execute(_DEAD_ROWS, {"many": MANY_DEAD})).all()
             facts.forbidden = list(await session.scalars(_FORBIDDEN))
             facts.may_drop_audit = await session.scalar(_MAY_DROP_AUDIT)
             facts.migrated_to = await session.scalar(_VERSION) if facts.has_version else None
     except DATABASE_ERRORS as error:
         return [fault(f"{name}: {describe(error)}.", "See the server's log.")]
-    findings = [*_of_server(facts), *_of_durability(facts), *_of_schema(_SERVICES / name, facts)]
+    findings = [*_of_server(facts), *_of_durability(facts), *_of_schema(_SERVICES / name, facts), *_of_dead_rows(facts)]
     return [finding._replace(text=f"{name}: {finding.text}") for finding in findings]
 
 
@@ -165,4 +171,13 @@ def _of_schema(service: Path, facts: Any) -> Iterator[Finding]:
         yield warning(
             f"The index {name} is invalid, so it slows writes and serves no reads.",
             "Run `chats migrate`: it rebuilds the index without blocking writes.",
+        )
+
+
+def _of_dead_rows(facts: Any) -> Iterator[Finding]:
+    """Yield the tables that hold more dead rows than live ones, through which badges and queues read."""
+    for table, dead in facts.dead_rows:
+        yield warning(
+            f"{table} holds {dead} dead rows, more than live ones, which slow reads.",
+            "End the transaction that keeps them from vacuum, if one is open for long (docs/operations.md).",
         )

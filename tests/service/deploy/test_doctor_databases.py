@@ -8,6 +8,12 @@ INVALID_INDEX = """
 create index doubtful on messages (id);
 update pg_index set indisvalid = false where indexrelid = 'doubtful'::regclass
 """
+DEAD_ROWS = """
+create table doubtful (number int) with (autovacuum_enabled = false);
+insert into doubtful select generate_series(1, 100_001);
+delete from doubtful;
+select pg_stat_force_next_flush()
+"""
 
 Found = list[tuple[str, str]]
 
@@ -89,6 +95,12 @@ async def test_a_superuser_is_a_warning(
             "drop index doubtful",
             "WARNING",
             "The index doubtful is invalid",
+        ),
+        (
+            DEAD_ROWS,
+            "drop table doubtful",
+            "WARNING",
+            "doubtful holds 100001 dead rows",
         ),
     ],
 )

@@ -13,7 +13,7 @@ from services.conversations.api.dependencies import (
     ConversationId,
     IdempotencyKeyHeader,
     Order,
-    key_of,
+    create_key,
     mark_replay,
     viewer_of,
 )
@@ -36,8 +36,8 @@ from services.conversations.api.schemas.desk import (
 from services.conversations.api.schemas.responses import AdminConversationOut, AdminOut
 from services.conversations.api.state import api_state
 from services.conversations.desk import canned_replies, labels, notes
-from services.conversations.desk.assignment import Assignee, assign
-from services.conversations.desk.bulk import BulkChange, change_conversations
+from services.conversations.desk.assignment import Expected, assign
+from services.conversations.desk.bulk import Assignee, BulkChange, change_conversations
 from services.conversations.desk.removal import remove_message
 from services.conversations.desk.timeline import find_entry, list_timeline
 from services.conversations.errors import AssigneeChanged, IdempotencyKeyReused, LabelTaken, ShortcutTaken
@@ -79,7 +79,7 @@ async def assign_conversation(
     conversation_id: ConversationId, body: Assign, caller: Admin, session: DbSession
 ) -> AdminConversationOut:
     """Assign a conversation to an admin, or to nobody. With `expected` only one of several admins can claim it."""
-    expected = Assignee(body.expected) if "expected" in body.model_fields_set else None
+    expected = Expected(body.expected) if "expected" in body.model_fields_set else None
     await assign(session, conversation_id, body.admin_id, caller.id, expected)
     return await _conversation(session, conversation_id)
 
@@ -131,7 +131,7 @@ async def add_note(
 ) -> NoteOut:
     """Add a note that only admins see. It moves neither the status nor the read flags."""
     claimed_id, replayed = None, False
-    if once := key_of(key, f"note:{conversation_id}", body):
+    if once := create_key(key, f"note:{conversation_id}", body):
         claimed_id, replayed = await claim_key(session, caller.id, once)
     mark_replay(response, replayed=replayed)
     if claimed_id is None or not replayed:
@@ -232,7 +232,7 @@ async def create_canned_reply(
 ) -> CannedReplyOut:
     """Create a canned reply. Its shortcut is unique in its language."""
     reply_id, replayed = None, False
-    if once := key_of(key, "canned-reply", body):
+    if once := create_key(key, "canned-reply", body):
         reply_id, replayed = await claim_key(session, caller.id, once)
     mark_replay(response, replayed=replayed)
     if reply_id is not None and replayed:

@@ -23,10 +23,7 @@ export function startDeskForms() {
 export function startNotes(thread) {
   const note = thread.querySelector("#note-body");
   if (!note) return;
-  const form = note.closest("details");
-  if (note.value) form.open = true;
-  // Without the focus in the field, what is typed would be single-key shortcuts.
-  form.addEventListener("toggle", () => form.open && document.activeElement === form.firstElementChild && note.focus());
+  if (note.value) note.closest("details").open = true;
   note.addEventListener("input", () => {
     const text = note.value.toLocaleLowerCase();
     for (const box of note.form.querySelectorAll(".mentions [data-name]")) {
