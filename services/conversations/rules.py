@@ -229,16 +229,6 @@ EFFECTS: Mapping[Side, Effect] = {
 }
 
 
-def status_after_message(
-    status: Status, side: Side, *, first: bool, chosen: Status | ChosenStatus | None = None
-) -> Status:
-    """Return the status after a message from `side`; `chosen` is the status that an admin set with the message."""
-    if chosen is not None:
-        return status if chosen == ChosenStatus.KEEP else Status(chosen)
-    effect = EFFECTS[side]
-    return (effect.after_first if first else effect.after_later)[status]
-
-
 def former_order_id(order_id: str, user_id: str) -> str:
     """Return the id of the row that keeps the last state of a deleted order whose id now belongs to another user.
 

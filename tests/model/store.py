@@ -4,7 +4,7 @@ from collections.abc import Iterator
 from dataclasses import dataclass, field, replace
 from enum import StrEnum
 
-from services.conversations.rules import EFFECTS, Side, Status, status_after_message
+from services.conversations.rules import EFFECTS, Side, Status
 
 ADMIN = "sam"
 CUSTOMERS = ("anna", "ben")
@@ -150,7 +150,7 @@ class Store:
         if talk.deleted or sender.deleted:
             return False
         effect = EFFECTS[side]
-        talk.status = status_after_message(talk.status, side, first=talk.count == 0)
+        talk.status = (effect.after_later if talk.count else effect.after_first)[talk.status]
         talk.count += 1
         talk.flags = {Side.ADMIN: effect.is_read_by_admin, Side.CUSTOMER: effect.is_read_by_user}
         self.acknowledged[conversation, talk.count] = side

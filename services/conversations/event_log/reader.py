@@ -10,10 +10,9 @@ from sqlalchemy import select, text
 from sqlalchemy.ext.asyncio import AsyncSession
 
 from services.conversations.event_log.payloads import READ_PAYLOAD
-from services.conversations.event_log.position import encode_position
 from services.conversations.models import LoggedEvent
 from shared.database.engine import Driver
-from shared.event_log.reading import read_after, read_head
+from shared.event_log.reading import read_after
 from shared.events import Event, Feed
 
 LATE = 60.0  # seconds that an event waits for a reader, after which the reader is late
@@ -27,11 +26,6 @@ async def read_feed(session: AsyncSession, *, after: int, limit: int, min_age: f
     """
     page = await read_after(session, _READ, after, limit=limit, min_age=min_age)
     return Feed(epoch=page.epoch, head=page.head, items=_ripe(page.rows, page.epoch))
-
-
-async def read_position(session: AsyncSession) -> str:
-    """Return the token of the log's current end."""
-    return encode_position(*await read_head(session))
 
 
 @dataclass(frozen=True, slots=True)

@@ -7,13 +7,13 @@ from uuid import UUID
 
 from sqlalchemy import insert
 
-from services.conversations.event_log.position import decode_position
-from services.conversations.event_log.reader import read_position
+from services.conversations.event_log.position import decode_position, encode_position
 from services.conversations.event_log.sequencer import has_unnumbered, number_events
 from services.conversations.models import LoggedEvent
 from services.conversations.realtime.hub import Hub
 from services.conversations.settings import ApiSettings
 from shared.database.transactions import SessionFactory, connection_provider, transaction, transaction_driver
+from shared.event_log.reading import read_head
 from shared.events import EventType
 from tests.helpers.sse_client import Reader, reading
 from tests.helpers.waiting import eventually
@@ -50,7 +50,7 @@ class Live:
     async def position(self) -> str:
         """Return the log's end as clients know it."""
         async with self._sessions() as session:
-            return await read_position(session)
+            return encode_position(*await read_head(session))
 
     def number_of(self, position: str | None) -> int:
         """Return the number in a position that a client received."""

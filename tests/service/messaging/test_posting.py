@@ -6,7 +6,7 @@ from itertools import product
 import httpx2
 import pytest
 
-from services.conversations.rules import EFFECTS, Side, Status, status_after_message
+from services.conversations.rules import EFFECTS, ChosenStatus, Side, Status
 from tests.service.conftest import As
 
 
@@ -31,11 +31,26 @@ async def test_a_message_changes_the_conversation_as_the_rules_say(
 
     assert posted.status_code == 201
     found = (await api.get(f"/api/v1/admin/conversations/{conversation}?peek=true", headers=admin)).json()
-    assert found["status"] == status_after_message(status, side, first=first)
-    assert found["is_read_by_admin"] == EFFECTS[side].is_read_by_admin
-    assert found["is_read_by_user"] == EFFECTS[side].is_read_by_user
+    effect = EFFECTS[side]
+    assert found["status"] == (effect.after_first if first else effect.after_later)[status]
+    assert found["is_read_by_admin"] == effect.is_read_by_admin
+    assert found["is_read_by_user"] == effect.is_read_by_user
     assert found["message_count"] == (1 if first else 2)
     assert found["last_activity_at"] == posted.json()["created_at"]
+
+
+@pytest.mark.parametrize(("status", "chosen"), list(product(Status, ChosenStatus)))
+async def test_a_status_that_an_admin_chooses_wins_and_the_present_one_can_be_kept(
+    api: httpx2.AsyncClient, acting_as: As, status: Status, chosen: ChosenStatus
+) -> None:
+    conversation, admin = await create(api, acting_as, body="Hello?"), acting_as("sam", "admin")
+    path = f"/api/v1/admin/conversations/{conversation}"
+    await api.patch(path, headers=admin, json={"status": status})
+
+    edited = await api.patch(path, headers=admin, json={"reply_body": "Hello!", "status": chosen})
+
+    assert edited.status_code == 200, edited.text
+    assert edited.json()["status"] == (status if chosen is ChosenStatus.KEEP else chosen)
 
 
 async def test_concurrent_posts_are_numbered_without_gaps_in_the_order_of_their_times(

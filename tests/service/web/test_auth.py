@@ -11,7 +11,7 @@ from fastapi import APIRouter, FastAPI
 from sqlalchemy import text
 
 from services.conversations.app import create_app
-from services.conversations.event_log.reader import read_position
+from services.conversations.event_log.position import encode_position
 from services.conversations.identity import sessions
 from services.conversations.identity.provisioning import provision_user
 from services.conversations.privacy.erasure import delete_user
@@ -21,6 +21,7 @@ from services.conversations.web.auth import AdminContext, CustomerContext, PageC
 from shared.auth.principal import Principal
 from shared.auth.tokens import issue_session_token
 from shared.database.transactions import SessionFactory, driver_connection, transaction
+from shared.event_log.reading import read_head
 from shared.problems import Unauthenticated
 from shared.settings import Role, TokenSettings
 from tests.helpers.waiting import eventually
@@ -95,7 +96,7 @@ async def test_a_page_knows_its_user_the_unread_count_and_the_logs_end(
 
     assert (seen["id"], seen["name"], seen["unread"]) == ("anna", "Anna", 1)
     async with conversations() as session:
-        assert seen["position"] == await read_position(session)
+        assert seen["position"] == encode_position(*await read_head(session))
     assert problem(await browser.get("/admin")) == FORBIDDEN
 
     await give_session(conversations, browser, "sam", Side.ADMIN)

@@ -1,41 +1,29 @@
-from itertools import product
-
 import pytest
 
-from services.conversations.rules import DELETABLE, EFFECTS, WAITING, ChosenStatus, Side, Status, status_after_message
+from services.conversations.rules import DELETABLE, EFFECTS, WAITING, ChosenStatus, Side, Status
 
 every_status = pytest.mark.parametrize("status", Status)
 
 
 @every_status
 def test_after_a_customers_later_message_it_is_the_admins_turn(status: Status) -> None:
-    assert status_after_message(status, Side.CUSTOMER, first=False) is Status.AWAITING_ADMIN
+    assert EFFECTS[Side.CUSTOMER].after_later[status] is Status.AWAITING_ADMIN
 
 
 @pytest.mark.parametrize("status", [Status.OPEN, Status.AWAITING_ADMIN, Status.AWAITING_USER])
 def test_a_customers_first_message_leaves_the_status_unchanged(status: Status) -> None:
-    assert status_after_message(status, Side.CUSTOMER, first=True) is status
+    assert EFFECTS[Side.CUSTOMER].after_first[status] is status
 
 
 @pytest.mark.parametrize("status", [Status.RESOLVED, Status.CLOSED])
 def test_a_customers_first_message_reopens_a_resolved_or_closed_conversation(status: Status) -> None:
-    assert status_after_message(status, Side.CUSTOMER, first=True) is Status.OPEN
+    assert EFFECTS[Side.CUSTOMER].after_first[status] is Status.OPEN
 
 
-@pytest.mark.parametrize(("status", "first"), list(product(Status, [True, False])))
-def test_after_an_admins_message_it_is_the_customers_turn(status: Status, first: bool) -> None:
-    assert status_after_message(status, Side.ADMIN, first=first) is Status.AWAITING_USER
-
-
-@pytest.mark.parametrize(("status", "chosen", "first"), list(product(Status, Status, [True, False])))
-def test_a_status_chosen_by_the_admin_wins(status: Status, chosen: Status, first: bool) -> None:
-    assert status_after_message(status, Side.ADMIN, first=first, chosen=chosen) is chosen
-    assert status_after_message(status, Side.ADMIN, first=first, chosen=ChosenStatus(chosen)) is chosen
-
-
-@pytest.mark.parametrize("status", Status)
-def test_a_status_can_be_kept(status: Status) -> None:
-    assert status_after_message(status, Side.ADMIN, first=False, chosen=ChosenStatus.KEEP) is status
+@every_status
+def test_after_an_admins_message_it_is_the_customers_turn(status: Status) -> None:
+    effect = EFFECTS[Side.ADMIN]
+    assert effect.after_first[status] is effect.after_later[status] is Status.AWAITING_USER
 
 
 def test_what_an_admin_can_choose_are_the_statuses_and_to_keep_the_present_one() -> None:
@@ -50,8 +38,8 @@ def test_a_message_is_read_by_its_own_side_and_unread_by_the_other() -> None:
 
 @every_status
 def test_a_message_never_leaves_a_conversation_resolved_or_closed(status: Status) -> None:
-    for side, first in product(Side, [True, False]):
-        assert status_after_message(status, side, first=first) not in {Status.RESOLVED, Status.CLOSED}
+    for effect in EFFECTS.values():
+        assert not {effect.after_first[status], effect.after_later[status]} & {Status.RESOLVED, Status.CLOSED}
 
 
 def test_admins_have_to_answer_in_two_statuses_and_only_closed_conversations_can_be_deleted() -> None:
