@@ -18,7 +18,7 @@ from services.notifications import metrics
 from services.notifications.delivery import erasure as notifications_erasure
 from services.notifications.delivery.bounces import BounceState
 from services.notifications.delivery.bounces import read_state as read_bounces
-from services.notifications.inbound.state import LATE, InboundCounts, read_counts
+from services.notifications.inbound.metrics import LATE, InboundCounts, read_counts
 from services.notifications.rules import EmailState, Outcome
 from shared.broker import reports as broker_reports
 from shared.database.clock_skew import MAX_SKEW, read_skew

@@ -12,12 +12,12 @@ import structlog
 
 from services.notifications.inbound.calls import CALL_SECONDS
 from services.notifications.inbound.imap_mailbox import ImapMailbox
+from services.notifications.inbound.metrics import collect
 from services.notifications.inbound.posting import BATCH, post_due
 from services.notifications.inbound.reception import InboundAddresses, Reception
 from services.notifications.inbound.reply_content import Store
 from services.notifications.inbound.retention import purge_originals
 from services.notifications.inbound.server import GRACE, InboundServer, Receiver
-from services.notifications.inbound.state import collect
 from services.notifications.mail.addresses import sender_address, sender_name
 from services.notifications.mail.imap_url import ImapServer
 from services.notifications.mail.listen_url import parse_listen_url

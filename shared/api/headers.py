@@ -16,7 +16,7 @@ DEFAULTS = {
 HSTS = {"Strict-Transport-Security": "max-age=31536000"}
 
 
-def is_held(if_none_match: str | None, etag: str) -> bool:
+def matches_etag(if_none_match: str | None, etag: str) -> bool:
     """Return whether a client that sent this `If-None-Match` has the content with this entity tag.
 
     It may name several, separated by commas, and proxies that compress mark them as weak.

@@ -10,7 +10,7 @@ from shared.api.json_schema import schema_of
 from shared.problems import Invalid
 
 
-def sent(kind: type[R]) -> Any:
+def store_body(kind: type[R]) -> Any:
     """Return a dependency that reads and validates a body.
 
     It parses the JSON itself: FastAPI would convert numbers to floats and cannot collect the warnings.
@@ -33,7 +33,7 @@ def sent(kind: type[R]) -> Any:
     return Depends(read)
 
 
-def body_of(kind: type[Record]) -> dict[str, Any]:
+def body_schema(kind: type[Record]) -> dict[str, Any]:
     """Return the OpenAPI reference to a body's schema, which `describe_bodies` adds."""
     schema = {"$ref": f"#/components/schemas/{kind.__name__}"}
     return {"requestBody": {"required": True, "content": {"application/json": {"schema": schema}}}}

@@ -17,7 +17,7 @@ from sqlalchemy.ext.asyncio import AsyncSession
 
 from services.conversations.emails.feed_client import list_emails, list_held, list_stops, read_end, read_log
 from services.conversations.emails.held import forget_held, write_held
-from services.conversations.emails.notified import tell_notified
+from services.conversations.emails.notified import log_notified
 from services.conversations.emails.status import write_statuses
 from services.conversations.emails.stops import forget_stops, write_stops
 from services.conversations.messaging.entries import keep_conversations
@@ -103,7 +103,7 @@ async def _apply(sessions: SessionFactory, seen: NotificationsCursor, page: LogP
         changed = await write_statuses(session, statuses, live=True)
         await write_held(session, inbound, live=True)
         await write_stops(session, stops)
-        await tell_notified(session, notified)
+        await log_notified(session, notified)
         cursor.position = page.end
         if page.end == page.head:
             cursor.caught_up_at = func.clock_timestamp()

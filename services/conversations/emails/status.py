@@ -71,7 +71,7 @@ with statuses as (
     returning entry.id, entry.conversation_id, entry.data
 ), written as (
     select * from added union all select * from changed
-), told as (
+), logged as (
     insert into events (type, audience, payload)
     select '{EventType.EMAIL_UPDATED}', '{Side.ADMIN}', jsonb_build_object('emails', emails)
     from (

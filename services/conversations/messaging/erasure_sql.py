@@ -26,7 +26,7 @@ HIDE = text(f"""
         order by id limit :size for update
     ),
     gone as (delete from conversations where id in (select id from theirs) returning id, user_id),
-    told as (
+    logged as (
         insert into events (type, user_id, conversation_id, payload)
         select '{EventType.CONVERSATION_DELETED}', user_id, id, jsonb_build_object('conversation_id', id) from gone
     )
@@ -95,14 +95,14 @@ _AS_ADMIN = "from messages where sender_id = :user_id and sender_role = 'admin'"
 # Each subquery stops at `most` rows.
 COUNT_OF_USER = text(f"""
     with written as materialized (select conversation_id {_AS_ADMIN} limit :most),
-    talks as (select distinct conversation_id as id from written)
+    answered as (select distinct conversation_id as id from written)
     select (select count(*) from written)
-        + (select count(*) from (select from events where user_id = :user_id order by position limit :most) as theirs)
+        + (select count(*) from (select from events where user_id = :user_id order by position limit :most) as counted)
         + (select count(*) from (
-            select from talks cross join lateral (
-                select from events where conversation_id = talks.id order by seq limit :most
-            ) as told limit :most
-        ) as told)
+            select from answered cross join lateral (
+                select from events where conversation_id = answered.id order by seq limit :most
+            ) as events limit :most
+        ) as counted)
 """)  # noqa: S608 - built from constants
 
 ERASE_USER = text(f"""

@@ -13,7 +13,7 @@ from starlette.responses import Response
 from starlette.staticfiles import StaticFiles
 from starlette.types import Scope
 
-from shared.api.headers import is_held
+from shared.api.headers import matches_etag
 
 STATIC = Path(__file__).parent / "static"
 EMBED = Path(__file__).parent / "embed"
@@ -121,7 +121,7 @@ class Assets(StaticFiles):
         return response
 
     def _embedded_response(self, headers: Headers) -> Response:
-        if is_held(headers.get("if-none-match"), self._etag):
+        if matches_etag(headers.get("if-none-match"), self._etag):
             return Response(status_code=304, headers={"ETag": self._etag})
         return Response(self._embedded, media_type="text/javascript", headers={"ETag": self._etag})
 

@@ -38,7 +38,7 @@ async def read_round(sessions: SessionFactory, acquire: ConnectionProvider, hold
         events = await driver.fetch(_EVENTS, start, MAX_EVENTS)
         if events and events[0]["position"] != start + 1:
             log.error("events were purged before webhooks were told of them", first=start + 1)
-        await add_deliveries(session, [told for event in events for told in _happened(event)])
+        await add_deliveries(session, [happened for event in events for happened in _happened(event)])
         await driver.execute(_MOVE, events[-1]["position"] if events else start)
         failpoint("webhooks-read")
     failpoint("webhooks-logged")

@@ -90,8 +90,8 @@ _ADD: Final = f"""
             on event.type = any(webhook.types)
             and case when position is null then at >= webhook.since else position > webhook.after_position end
         where not exists (
-            select from webhook_deliveries as told
-            where told.event_id = event.event_id and told.webhook_id = webhook.id and told.replay_of is null
+            select from webhook_deliveries as earlier
+            where earlier.event_id = event.event_id and earlier.webhook_id = webhook.id and earlier.replay_of is null
         )
     )
     insert into webhook_deliveries (webhook_id, event_id, type, at, lane, conversation_id, message_id, data, due_at)

@@ -89,11 +89,12 @@ async def _without_erased_text(driver: Driver, results: Sequence[Result]) -> Seq
 
     The others are locked: their deletion or removal, which erases answers, comes after these.
     """
-    told = [result.delivery for result in results if result.outcome and result.outcome.response]
-    if not told:
+    answered = [result.delivery for result in results if result.outcome and result.outcome.response]
+    if not answered:
         return results
     kept: set[UUID | None] = {None}
-    for query, ids in ((_ALIVE, {each.conversation_id for each in told}), (_SHOWN, {each.message_id for each in told})):
+    conversations, messages = {each.conversation_id for each in answered}, {each.message_id for each in answered}
+    for query, ids in ((_ALIVE, conversations), (_SHOWN, messages)):
         kept |= {row["id"] for row in await driver.fetch(query, list(ids - {None}))}
     return [
         result

@@ -241,12 +241,12 @@ _ERASE_ORIGINALS = text("""
 """)
 _ERASE_INBOUND_OF_USER = text(f"""
     with erased as (
-    update inbound_emails set {ERASED} where id in (
-        select id from inbound_emails where user_id = :user and received_at <= :until and same_as <> id::text
-        order by id limit :size for update
-    )
-    returning id, reason
-    ), told as (
+        update inbound_emails set {ERASED} where id in (
+            select id from inbound_emails where user_id = :user and received_at <= :until and same_as <> id::text
+            order by id limit :size for update
+        )
+        returning id, reason
+    ), logged as (
         {INBOUND_UPDATED_SQL} erased where reason = '{InboundReason.ERASED}'
     )
     select id from erased

@@ -33,12 +33,12 @@ async def send_notices(sessions: SessionFactory, settings: EmailSettings) -> int
         driver = await transaction_driver(session)
         rows = await driver.fetch(_CLAIM, BATCH)
         suppressed = await find_suppressed(session, {row["mailbox"] for row in rows})
-    told = [row for row in rows if row["mailbox"] not in suppressed and _may_be_told(row["mailbox"], settings)]
-    if not told or settings.smtp_url is None:
+    senders = [row for row in rows if row["mailbox"] not in suppressed and _may_be_told(row["mailbox"], settings)]
+    if not senders or settings.smtp_url is None:
         return len(rows)
     connection = SmtpConnection(parse_smtp_url(settings.smtp_url.get_secret_value()), ehlo=settings.ehlo)
     try:
-        for row in told:
+        for row in senders:
             await _send(connection, row, settings)
     finally:
         await connection.close()

@@ -76,6 +76,6 @@ async def move_emails(
         .execution_options(synchronize_session=False)
     )
     rows = moved.all()
-    told = [row.id for row in rows if is_reported(to, values.get("reason"), leaving, has_waited=row.has_waited)]
-    await append_events(session, LoggedType.EMAIL_UPDATED, told)
+    reported = [row.id for row in rows if is_reported(to, values.get("reason"), leaving, has_waited=row.has_waited)]
+    await append_events(session, LoggedType.EMAIL_UPDATED, reported)
     return [row.id for row in rows]

@@ -159,8 +159,8 @@ async def notify_admins(session: AsyncSession, acts: Sequence[Act]) -> list[Emai
     if rows:
         saved = await (await transaction_driver(session)).fetch(_SAVE, *zip(*rows, strict=True))
         # Customers' messages are events of the other log already.
-        told = [row["id"] for row in saved if records[row["id"]][0].type in ACTS]
-        await append_events(session, LoggedType.NOTIFICATION_CREATED, told)
+        created = [row["id"] for row in saved if records[row["id"]][0].type in ACTS]
+        await append_events(session, LoggedType.NOTIFICATION_CREATED, created)
     return items
 
 

@@ -18,7 +18,7 @@ from sqlalchemy import ColumnElement, func, literal, select, text, update
 from sqlalchemy.dialects.postgresql import insert
 from sqlalchemy.ext.asyncio import AsyncSession
 
-from services.notifications.event_consumer.handlers import handle_events, names_deleted
+from services.notifications.event_consumer.handlers import handle_events, is_about_deleted
 from services.notifications.models import FeedCursor, InboxEntry
 from services.notifications.rules import MAX_EVENT_ATTEMPTS
 from services.notifications.settings import EmailSettings
@@ -101,7 +101,7 @@ async def park_event(
                 where=InboxEntry.handled_at.is_(None),
             )
         )
-        if await names_deleted(session, event):  # after the entry: the same lock order as in `_handle`
+        if await is_about_deleted(session, event):  # after the entry: the same lock order as in `_handle`
             await session.execute(update(InboxEntry).where(InboxEntry.event_id == event_id).values(event=None))
         failpoint("parking-written")
     failpoint("parking-committed")

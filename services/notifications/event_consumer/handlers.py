@@ -181,7 +181,7 @@ async def _handle_conversations(session: AsyncSession, payloads: Sequence[Payloa
     await _conversations_deleted(session, deleted, small)
 
 
-async def names_deleted(session: AsyncSession, event: dict[str, Any] | None) -> bool:
+async def is_about_deleted(session: AsyncSession, event: dict[str, Any] | None) -> bool:
     """Return whether an event, which may be invalid, is about a deleted conversation."""
     payload = event.get("payload") if event else None
     try:
@@ -201,8 +201,8 @@ async def _create_notifications(
         return []
     columns = zip(*map(_notification, sorted(posted, key=lambda event: event.message.id)), strict=True)
     driver = await transaction_driver(session)
-    told = [event.message.id for event in posted if event.is_told]
-    created = {row["message_id"] for row in await driver.fetch(_CREATE_NOTIFICATIONS, *columns, told)}
+    with_webhook = [event.message.id for event in posted if event.is_told]
+    created = {row["message_id"] for row in await driver.fetch(_CREATE_NOTIFICATIONS, *columns, with_webhook)}
     read = {event.conversation_id for event in posted if _is_read(event, states, "user")}
     await _mark_notifications_read(session, read)
     return [event for event in posted if event.message.id in created]

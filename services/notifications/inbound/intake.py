@@ -191,7 +191,7 @@ _WAITS_OR_POSTED: Final = f"state in ('{InboundState.RECEIVED}', '{InboundState.
 # `counted`, `judged`: more than twenty an hour of a conversation, or of a customer's new ones, are held.
 # `bounded`: whether there is room for what is held; this is counted only for an email that would be.
 # `taken`: the rows. An email that has arrived before conflicts, and is read by `_FIND`.
-# `told`, `noticed`: what is held changes the conversation's flag, and may get its sender a notice.
+# `logged`, `noticed`: what is held changes the conversation's flag, and may get its sender a notice.
 #
 # Its plan: the conversation's index for each count. UUIDv7 ids are in the order of time, and a subquery makes the bound
 # of an hour once. `is true` keeps the hour and the state from other indexes: PostgreSQL keeps the plan of an empty
@@ -263,7 +263,7 @@ where not exists (select from mark where conversation_id = bounded.conversation_
     and not exists (select from people where id = bounded.user_id and deleted)
 on conflict (conversation_id, same_as) do nothing
 returning id, conversation_id, state, reason
-), told as (
+), logged as (
     {INBOUND_UPDATED_SQL} taken where state = '{InboundState.HELD}'
 ), noticed as (
     {TELL_SENDER_SQL}

@@ -34,7 +34,7 @@ _ORIGINALS: Final = text(f"""
             order by id limit :size for update skip locked
         )
         returning id, old.state = '{InboundState.HELD}' as was_held
-    ), told as (
+    ), logged as (
         {INBOUND_UPDATED_SQL} purged where was_held
     )
     select id from purged

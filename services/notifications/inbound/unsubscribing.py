@@ -88,7 +88,7 @@ taken as (
 ), muted as (
     insert into mutes (user_id, conversation_id) select user_id, conversation_id from taken
     on conflict do nothing returning id
-), told as (
+), logged as (
     {STOP_UPDATED_SQL} muted
 )
 select count(*) from muted

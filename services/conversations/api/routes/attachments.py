@@ -20,7 +20,7 @@ from services.conversations.errors import FileNotReady, IdempotencyKeyReused, Ra
 from services.conversations.identity.access import AuthorizedReader
 from services.conversations.rules import Side, ThumbnailState
 from shared.api.dependencies import require
-from shared.api.headers import is_held
+from shared.api.headers import matches_etag
 from shared.api.routing import ApiRouter
 from shared.auth.principal import Principal
 from shared.problems import (
@@ -169,7 +169,7 @@ async def _load(request: Request, reading: AuthorizedReader, attachment_id: UUID
 async def _stream(
     request: Request, attachment_id: UUID, suffix: str, content_type: str, headers: Mapping[str, str]
 ) -> Response:
-    if is_held(request.headers.get("if-none-match"), headers["ETag"]):
+    if matches_etag(request.headers.get("if-none-match"), headers["ETag"]):
         kept = {name: value for name, value in headers.items() if name != "Content-Length"}
         return Response(status_code=HTTPStatus.NOT_MODIFIED, headers=kept)
     if request.method == "HEAD":

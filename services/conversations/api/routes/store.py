@@ -15,7 +15,7 @@ from services.conversations.api.dependencies import PathId
 from services.conversations.api.schemas.requests import Merge
 from services.conversations.api.schemas.store import ConnectionOut, ErasureOut, LineOut, MergedOut, RecordOut
 from services.conversations.api.state import api_state
-from services.conversations.api.store_bodies import body_of, sent
+from services.conversations.api.store_bodies import body_schema, store_body
 from services.conversations.audit.recording import Act, record
 from services.conversations.catalog import orders, sync
 from services.conversations.catalog.ndjson_import import import_lines
@@ -54,8 +54,8 @@ _CREATED: dict[int | str, dict[str, Any]] = {
 
 
 Store = Annotated[Principal, Depends(require(Role.STORE))]
-UserBody = Annotated[Checked[PutUser], sent(PutUser)]
-OrderBody = Annotated[Checked[PutOrder], sent(PutOrder)]
+UserBody = Annotated[Checked[PutUser], store_body(PutUser)]
+OrderBody = Annotated[Checked[PutOrder], store_body(PutOrder)]
 
 
 @router.put(
@@ -63,7 +63,7 @@ OrderBody = Annotated[Checked[PutOrder], sent(PutOrder)]
     summary="Create or update a user",
     responses=_CREATED,
     response_model_exclude_none=True,
-    openapi_extra=body_of(PutUser),
+    openapi_extra=body_schema(PutUser),
 )
 async def put_user(user_id: PathId, body: UserBody, session: DbSession, response: Response) -> RecordOut:
     """Create or update a user. An `updated_at` older than the stored one changes nothing.
@@ -143,7 +143,7 @@ async def merge_user(user_id: PathId, body: Merge, request: Request, caller: Sto
     summary="Create or update an order",
     responses={**_CREATED, **problem_responses(OrderOfAnotherUser)},
     response_model_exclude_none=True,
-    openapi_extra=body_of(PutOrder),
+    openapi_extra=body_schema(PutOrder),
 )
 async def put_order(order_id: PathId, body: OrderBody, session: DbSession, response: Response) -> RecordOut:
     """Create or update an order. An `updated_at` older than the stored one changes nothing.
