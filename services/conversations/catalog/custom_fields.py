@@ -7,7 +7,7 @@ from typing import Annotated, Any, Final
 
 from pydantic import BeforeValidator, Field, ValidationInfo, WithJsonSchema
 
-from services.conversations.catalog.values import Number, Warnings, warn
+from services.conversations.catalog.values import Number, Warnings, storable, warn
 from services.conversations.rules import CustomValue
 from shared.text import cut, is_visible, one_line
 
@@ -18,7 +18,6 @@ EXACT_DIGITS: Final = 15  # of a number: more do not survive JavaScript, nor a f
 
 _NUMBER = re.compile(r"-?[0-9]+(\.[0-9]+)?([eE][+-]?[0-9]+)?")
 _INTEGER = re.compile(rf"-?[0-9]{{1,{EXACT_DIGITS}}}")
-_NOT_STORABLE = re.compile("[\x00\ud800-\udfff]")
 
 
 def _read_fields(value: Any, info: ValidationInfo) -> dict[str, CustomValue]:
@@ -73,7 +72,7 @@ def _read_number(number: Number, warnings: Warnings) -> CustomValue:
 
 
 def _clean(text: str) -> str:
-    return _NOT_STORABLE.sub("\ufffd", one_line(text.strip()))
+    return storable(one_line(text.strip()))
 
 
 _VALUES: Final = [

@@ -13,7 +13,7 @@ from typing import Any
 
 from services.conversations.catalog.schemas import OrderLine, UserLine, check_record
 from services.conversations.catalog.sync import Upsert, upsert_batch
-from services.conversations.catalog.values import read_json
+from services.conversations.catalog.values import read_json, storable
 from services.conversations.errors import OrderOfAnotherUser
 from shared.api.body_size import JSON_ESCAPES, MAX_BODY_BYTES
 from shared.database.transactions import SessionFactory, run_transaction
@@ -139,7 +139,7 @@ def read_line(number: int, line: bytes | None) -> Line:
         return Line(number, {}, Invalid("must be a JSON object in UTF-8", ("body",)))
     kind, record_id = json_object.get("type"), json_object.get("id")
     model = _MODELS.get(kind) if isinstance(kind, str) else None
-    label = {"id": str(record_id)} if isinstance(record_id, str) and len(record_id) <= MAX_ID else {}
+    label = {"id": storable(record_id)} if isinstance(record_id, str) and len(record_id) <= MAX_ID else {}
     if model is None:
         return Line(number, label, Invalid('the type must be "user" or "order"', ("body", "type")))
     label = {"type": str(kind), **label}

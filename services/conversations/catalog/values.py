@@ -52,6 +52,11 @@ def read_json(text: bytes) -> Any:
     return json.loads(text.decode("utf-8-sig"), parse_float=Number, parse_int=Number, parse_constant=Number)
 
 
+def storable(text: str) -> str:
+    """Replace each character that PostgreSQL cannot store."""
+    return _NOT_STORABLE.sub("\ufffd", text)
+
+
 Location = tuple[str | int, ...]
 
 
@@ -72,7 +77,11 @@ class Warnings:
 
     def as_json(self) -> list[dict[str, Any]]:
         """Return the first warnings for an API response, and the number of the others."""
-        warnings = [{"loc": list(loc), "msg": message} for loc, message in self.messages[:MAX_FAULTS]]
+        # The name of an unknown field is as the store sent it, and a response cannot hold half of a surrogate pair.
+        warnings = [
+            {"loc": [storable(part) if isinstance(part, str) else part for part in loc], "msg": message}
+            for loc, message in self.messages[:MAX_FAULTS]
+        ]
         if more := len(self.messages) - len(warnings):
             warnings.append({"loc": ["body"], "msg": f"{more} more warnings"})
         return warnings
@@ -120,9 +129,9 @@ def single_line(limit: int) -> BeforeValidator:
         line = one_line(value.strip())
         if line != value.strip():
             warn(info, "line breaks were replaced by spaces")
-        if _NOT_STORABLE.search(line):
+        if line != storable(line):
             warn(info, "characters that cannot be stored were replaced")
-            line = _NOT_STORABLE.sub("\ufffd", line)
+            line = storable(line)
         if len(line) > limit:
             warn(info, f"truncated to {limit} characters")
         line = cut(line, limit)

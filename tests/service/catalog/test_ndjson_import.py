@@ -67,6 +67,12 @@ async def state(sessions: SessionFactory) -> Any:
         return found, await logged(sessions)
 
 
+async def test_an_answer_never_holds_half_of_a_surrogate_pair(shop: Caller) -> None:
+    unknown, unusable = await send(shop, lines([user() | {"\ud800": 1}, user("\udfff")]))
+    assert (unknown["status"], unknown["warnings"][0]["loc"]) == (201, ["body", "\ufffd"])
+    assert (unusable["status"], unusable["id"]) == (422, "\ufffd")
+
+
 async def test_each_line_has_an_answer_and_a_rejected_one_does_not_affect_others(sam: Caller, shop: Caller) -> None:
     body = b"\r\n".join(
         [

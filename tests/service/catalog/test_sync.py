@@ -243,6 +243,19 @@ async def test_items_after_the_hundredth_are_counted(anna: Caller, shop: Caller)
     assert (len(order["items"]), order["items"][-1]["name"], order["items_omitted"]) == (100, "Item 99", 3)
 
 
+async def test_the_name_of_an_unknown_field_may_hold_half_of_a_surrogate_pair(shop: Caller) -> None:
+    unknown = {"\ud800": 1}
+    items = [{"name": "Tea", "quantity": 1, "unit_price": "1"} | unknown]
+    for path, body, place in (
+        ("/users/anna", unknown, ["body"]),
+        ("/orders/A-1", ORDER | unknown, ["body"]),
+        ("/orders/A-1", ORDER | {"items": items}, ["body", "items", 0]),
+    ):
+        answer = await shop.call("PUT", path, content=json.dumps(body), headers={"Content-Type": "application/json"})
+        assert answer.status_code in {200, 201}
+        assert [warning["loc"] for warning in answer.json()["warnings"]] == [[*place, "\ufffd"]]
+
+
 async def test_very_many_warnings_are_counted(shop: Caller) -> None:
     answer = await shop.call("PUT", "/users/anna", {"email": "x", **{f"field{n}": n for n in range(1000)}})
     warnings = answer.json()["warnings"]
