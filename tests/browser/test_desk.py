@@ -120,6 +120,11 @@ async def test_on_a_phone_the_composer_leaves_the_screen_to_the_messages_until_i
     await page.locator("#reply_body").fill("A draft")
     await page.locator("#reply_body").blur()
     await expect(page.locator("#send")).to_be_visible()
+    await page.locator("#send").click()
+    toast, head = [await page.locator(it).bounding_box() for it in (".toast", ".thread-head")]
+    assert toast is not None
+    assert head is not None
+    assert toast["y"] >= head["y"] + head["height"], "it covers the buttons of the header"
 
 
 async def test_a_sent_reply_is_taken_back(people: People, site: Site) -> None:

@@ -83,3 +83,23 @@ async def test_replies_that_cross_a_message_come_back_with_the_draft_and_the_mes
     await sam.page.get_by_role("button", name="Send", exact=True).click()
     await expect_thread(sam.page, "Hello?", "Never mind", "We look into it.")
     await expect(sam.page.get_by_role("alert")).to_have_count(0)
+
+
+async def test_of_two_admins_who_claim_a_conversation_the_second_sees_the_first(people: People, site: Site) -> None:
+    dora = await people.create_user("dora")
+    kim, sam = [await people.sign_in(name, role="admin") for name in ("kim", "sam")]
+    sam.expect_complaints("409")
+    conversation = await site.open_conversation(dora, "Where is it?")
+    late = LateAnswer()
+    await sam.open(conversation)
+    await sam.page.route(f"**/{conversation}/?*", late.handle)  # the refresh that would show the other claim
+    await sam.page.locator("#assignee").select_option(sam.id)
+    await kim.open(conversation)
+    await kim.page.locator("#assignee").select_option(kim.id)
+    await kim.page.get_by_role("button", name="Assign", exact=True).click()
+    await expect(kim.page.locator(".entry.assignment")).to_contain_text("Kim took this conversation")
+    await sam.page.get_by_role("button", name="Assign", exact=True).click()
+    late.released.set()
+    await expect(sam.page.locator("#assignee-changed")).to_be_visible()
+    await expect(sam.page.locator("#assignee")).to_have_value(kim.id)
+    assert (await site.conversation(conversation))["assignee"]["id"] == kim.id

@@ -96,6 +96,23 @@ async def test_a_wrong_assignee_is_said_on_a_page(browser: Browser, anna: Caller
     assert "Go back, correct what you entered, and try again." in answer.text
 
 
+async def test_of_two_admins_who_claim_a_conversation_on_its_page_the_first_gets_it(
+    browser: Browser, anna: Caller, kim: Caller
+) -> None:
+    await kim.get("/admins")
+    conversation = (await anna.open(body="Hello?"))["id"]
+    page = await show(browser, f"{conversation}/")
+    await kim.call("PUT", f"/conversations/{conversation}/assignee", {"admin_id": "kim", "expected": None})
+    assert "hidden" in page.by_id("assignee-changed")
+    form = page.root.all("form", **{"data-act": "assign"})[0]
+    page = Page(await browser.submit(form["action"], **{**page.fields(form), "admin_id": "sam"}))
+    assert page.answer.status_code == 409
+    assert "hidden" not in page.by_id("assignee-changed")
+    assert [option["value"] for option in page.by_id("assignee").all("option") if "selected" in option] == ["kim"]
+    page = await submit(browser, page, "assign", admin_id="sam")
+    assert [option["value"] for option in page.by_id("assignee").all("option") if "selected" in option] == ["sam"]
+
+
 async def test_the_composer_says_why_no_email_will_go_out(browser: Browser, anna: Caller, shop: Caller) -> None:
     conversation = (await anna.open(body="Hello?"))["id"]
     assert "hidden" in (await show(browser, f"{conversation}/")).by_id("no-email")

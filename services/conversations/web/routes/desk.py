@@ -15,9 +15,10 @@ from sqlalchemy.ext.asyncio import AsyncSession
 
 from services.conversations.api.schemas.desk import Assign, ChangeLabels, WriteNote
 from services.conversations.desk import labels
-from services.conversations.desk.assignment import assign
+from services.conversations.desk.assignment import Assignee, assign
 from services.conversations.desk.notes import NewNote, add_note, delete_note
 from services.conversations.desk.removal import remove_message
+from services.conversations.errors import AssigneeChanged
 from services.conversations.messaging.create_keys import claim_key
 from services.conversations.messaging.idempotency import IdempotencyKey
 from services.conversations.web.auth import AdminSubmission, PageContext
@@ -47,9 +48,16 @@ async def show_conversation(conversation_id: UUID) -> Response:
 async def assign_conversation(
     conversation_id: UUID, request: Request, page_context: AdminSubmission, session: DbSession, inbox: ListQuery
 ) -> Response:
-    """Assign the conversation to an admin, or to nobody."""
-    body = _valid(Assign, admin_id=await _field(request, "admin_id") or None)
-    await assign(session, conversation_id, body.admin_id, page_context.principal.id)
+    """Assign the conversation to an admin, or to nobody, unless somebody else has done so since it was shown."""
+    sent = await request.form()
+    body = _valid(Assign, **{name: await _field(request, name) or None for name in ("admin_id", "expected")})
+    expected = Assignee(body.expected) if "expected" in sent else None
+    try:
+        await assign(session, conversation_id, body.admin_id, page_context.principal.id, expected)
+    except AssigneeChanged:
+        return await show_thread(
+            request, page_context, session, conversation_id, new_form(), inbox, assignee_changed=True
+        )
     return redirect(_page_of(conversation_id, inbox))
 
 

@@ -134,6 +134,7 @@ async def show_thread(
     note_form: Form[WriteNote] | None = None,
     mentioned: Sequence[str] = (),
     label_form: Form[ChangeLabels] | None = None,
+    assignee_changed: bool = False,
 ) -> Response:
     """Render the page of a conversation, with forms as they were typed. `mentioned` are the admins of the note."""
     note_form, label_form = note_form or new_form(), label_form or new_form()
@@ -146,7 +147,7 @@ async def show_thread(
     return await page.render(
         session,
         detail,
-        status=422 if form.errors or note_form.errors or label_form.errors else 200,
+        status=409 if assignee_changed else 422 if form.errors or note_form.errors or label_form.errors else 200,
         refusal=refusal,
         inbox=inbox,
         peek=peek,
@@ -159,6 +160,7 @@ async def show_thread(
         note_form=note_form,
         mentioned=mentioned,
         label_form=label_form,
+        assignee_changed=assignee_changed,
         others=[other.conversation for other in others],
         statuses=list(Status),
         form=form,

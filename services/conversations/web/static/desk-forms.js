@@ -7,7 +7,7 @@ import { apiPath, refreshThread } from "./thread.js";
 
 // The method and body of each kind of form.
 const REQUESTS = {
-  assign: (fields) => ["PUT", { admin_id: fields.get("admin_id") || null }],
+  assign: (fields) => ["PUT", { admin_id: fields.get("admin_id") || null, expected: fields.get("expected") || null }],
   "add-label": (fields) => ["PATCH", { add: [fields.get("add")] }],
   "remove-label": (fields) => ["PATCH", { remove: [fields.get("remove")] }],
   note: (fields) => ["POST", { body: fields.get("body"), mentions: fields.getAll("mentions") }],
@@ -50,6 +50,7 @@ async function send(event) {
   const response = await call(method, `${apiPath(thread)}/${form.dataset.path}`, { body, key }).catch(() => null);
   delete form.dataset.sending;
   const shown = place.contains(form) ? form : (place.querySelector(sameForm) ?? form); // a refresh may have replaced it
+  if (response?.status === 409) return showPresent(place, form);
   if (!response?.ok) return show(shown, await reason(response));
   shown.querySelector(".rejected")?.remove();
   shown.closest("details.menu, details.note-form")?.removeAttribute("open");
@@ -60,6 +61,14 @@ async function send(event) {
   await refreshThread(); // which also brings a new idempotency key
   keepFocus(form.dataset.act, item);
   refreshInbox();
+}
+
+/** Show who has been assigned meanwhile. */
+async function showPresent(place, form) {
+  if ("earlier" in place.dataset) return location.reload();
+  form.reset(); // its choice was made for another assignee
+  await refreshThread();
+  document.getElementById("assignee-changed")?.removeAttribute("hidden");
 }
 
 /** Put the focus to where something was deleted: its button is gone. */
