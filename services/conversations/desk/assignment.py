@@ -16,14 +16,14 @@ from services.conversations.rules import AuditAction, EntryKind, Side
 
 
 @dataclass(frozen=True, slots=True)
-class Expected:
-    """The assignee that the caller knows; None for nobody."""
+class Assignee:
+    """An assignee; None for nobody."""
 
     admin_id: str | None
 
 
 async def assign(
-    session: AsyncSession, conversation_id: UUID, admin_id: str | None, actor_id: str, expected: Expected | None = None
+    session: AsyncSession, conversation_id: UUID, admin_id: str | None, actor_id: str, expected: Assignee | None = None
 ) -> None:
     """Assign a conversation to an admin, or to nobody.
 

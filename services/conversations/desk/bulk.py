@@ -7,20 +7,13 @@ from uuid import UUID
 from sqlalchemy import select
 from sqlalchemy.ext.asyncio import AsyncSession
 
-from services.conversations.desk.assignment import assign_locked
+from services.conversations.desk.assignment import Assignee, assign_locked
 from services.conversations.desk.labels import LabelRow, change_locked, check_distinct, ensure_labels, find_labels
 from services.conversations.desk.people import check_admins
 from services.conversations.messaging.commands import mark_read, mark_unread, set_status
 from services.conversations.models import Conversation
 from services.conversations.rules import Side, Status
 from shared.database.orm import any_of
-
-
-@dataclass(frozen=True, slots=True)
-class Assignee:
-    """Whom to assign; None for nobody."""
-
-    admin_id: str | None
 
 
 @dataclass(frozen=True, slots=True)

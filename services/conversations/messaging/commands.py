@@ -186,7 +186,8 @@ async def mark_unread(session: AsyncSession, conversation_id: UUID) -> bool:
         .returning(Conversation.user_id)
     )
     if user_id is None:
-        await _must_exist(session, conversation_id)
+        if await session.scalar(select(Conversation.id).where(Conversation.id == conversation_id)) is None:
+            raise NotFound("There is no such conversation.")
         return False
     await log_update(session, conversation_id, user_id, {"is_read_by_admin": False})
     return True
@@ -243,11 +244,3 @@ async def log_update(
         conversation_id=conversation_id,
         audience=audience,
     )
-
-
-async def _must_exist(session: AsyncSession, conversation_id: UUID, scope: str | None = None) -> None:
-    query = select(Conversation.id).where(Conversation.id == conversation_id)
-    if scope is not None:
-        query = query.where(Conversation.user_id == scope)
-    if await session.scalar(query) is None:
-        raise NotFound("There is no such conversation.")

@@ -36,8 +36,8 @@ from services.conversations.api.schemas.desk import (
 from services.conversations.api.schemas.responses import AdminConversationOut, AdminOut
 from services.conversations.api.state import api_state
 from services.conversations.desk import canned_replies, labels, notes
-from services.conversations.desk.assignment import Expected, assign
-from services.conversations.desk.bulk import Assignee, BulkChange, change_conversations
+from services.conversations.desk.assignment import Assignee, assign
+from services.conversations.desk.bulk import BulkChange, change_conversations
 from services.conversations.desk.removal import remove_message
 from services.conversations.desk.timeline import find_entry, list_timeline
 from services.conversations.errors import AssigneeChanged, IdempotencyKeyReused, LabelTaken, ShortcutTaken
@@ -79,7 +79,7 @@ async def assign_conversation(
     conversation_id: ConversationId, body: Assign, caller: Admin, session: DbSession
 ) -> AdminConversationOut:
     """Assign a conversation to an admin, or to nobody. With `expected` only one of several admins can claim it."""
-    expected = Expected(body.expected) if "expected" in body.model_fields_set else None
+    expected = Assignee(body.expected) if "expected" in body.model_fields_set else None
     await assign(session, conversation_id, body.admin_id, caller.id, expected)
     return await _conversation(session, conversation_id)
 

@@ -13,7 +13,8 @@ from fastapi.responses import Response
 from pydantic import TypeAdapter, ValidationError
 
 from services.conversations.api.schemas.desk import LabelName
-from services.conversations.desk.bulk import Assignee, BulkChange, change_conversations
+from services.conversations.desk.assignment import Assignee
+from services.conversations.desk.bulk import BulkChange, change_conversations
 from services.conversations.messaging.queries import load_conversations
 from services.conversations.rules import BULK_LIMIT, Status
 from services.conversations.web.auth import AdminSubmission
