@@ -96,9 +96,9 @@ IdempotencyKeyHeader = Annotated[
 PathId = Annotated[StoreId, BeforeValidator(unquote), Path(description="The store's id, percent-encoded.")]
 
 
-def create_key(header: str | None, operation: str, body: BaseModel) -> IdempotencyKey | None:
-    """Return the idempotency key of a request that creates something."""
-    return IdempotencyKey.of(header, operation, body.model_dump(mode="json", exclude_defaults=True))
+def key_of(key: str | None, operation: str, body: BaseModel) -> IdempotencyKey | None:
+    """Return the idempotency key of a request: a repeat has the same fields, whether or not it names the defaults."""
+    return IdempotencyKey.of(key, operation, body.model_dump(mode="json", exclude_defaults=True))
 
 
 ConversationId = Annotated[UUID, Path(description="The conversation's id.")]

@@ -1,14 +1,12 @@
 """Save what callers write, for the API and the pages."""
 
 from functools import partial
-from typing import Any
 from uuid import UUID
 
 from fastapi import Request
-from pydantic import BaseModel
 from sqlalchemy.ext.asyncio import AsyncSession
 
-from services.conversations.api.dependencies import via_of
+from services.conversations.api.dependencies import key_of, via_of
 from services.conversations.api.schemas.requests import AdminCreateConversation, CreateConversation, EditConversation
 from services.conversations.api.state import api_state
 from services.conversations.event_log.append import announce
@@ -81,7 +79,7 @@ def own_conversation(
         attachments=tuple(body.attachments),
         via=via_of(customer),
     )
-    return new, IdempotencyKey.of(key, "create", _fields(body))
+    return new, key_of(key, "create", body)
 
 
 def conversation_with_customer(
@@ -99,7 +97,7 @@ def conversation_with_customer(
         tuple(body.attachments),
         via_of(admin),
     )
-    return new, IdempotencyKey.of(key, "admin-create", _fields(body))
+    return new, key_of(key, "admin-create", body)
 
 
 async def save(request: Request, post: Post) -> Posted:
@@ -141,15 +139,10 @@ async def save_edit(
         seen_number=body.seen_number,
         chosen_status=body.status,
         expected_status=body.expected_status,
-        idempotency_key=IdempotencyKey.of(key, "edit", _fields(body)),
+        idempotency_key=key_of(key, "edit", body),
         assigns=api_state(request).settings.assign_on_reply,
         attachments=tuple(body.attachments),
         via=via_of(admin),
         origin=current_origin() if body.status is not None else None,
     )
     return await save(request, reply)
-
-
-def _fields(body: BaseModel) -> dict[str, Any]:
-    """Return the fields that a repeated request must have in common with the first one."""
-    return body.model_dump(mode="json", exclude_defaults=True)

@@ -17,6 +17,7 @@ from services.conversations.api.dependencies import (
     Search,
     Statuses,
     TokenAdmin,
+    key_of,
     mark_replay,
     via_of,
     viewer_of,
@@ -44,7 +45,6 @@ from services.conversations.errors import (
 )
 from services.conversations.identity.access import authorize_caller
 from services.conversations.messaging import commands, counts, listing, queries
-from services.conversations.messaging.idempotency import IdempotencyKey
 from services.conversations.messaging.listing import Filters
 from services.conversations.messaging.posting import Post
 from services.conversations.messaging.queries import find_person_id, list_messages, load_conversation
@@ -237,14 +237,13 @@ async def admin_post_message(
 ) -> MessageOut:
     """Reply to a customer, who gets a `NEW_MESSAGE` notification and an email."""
     await enforce_limits(request, caller, body, key)
-    once = IdempotencyKey.of(key, "admin-post", body.model_dump(mode="json", exclude_defaults=True))
     post = Post(
         conversation_id,
         caller.id,
         Side.ADMIN,
         body.body,
         seen_number=body.seen_number,
-        idempotency_key=once,
+        idempotency_key=key_of(key, "admin-post", body),
         assigns=api_state(request).settings.assign_on_reply,
         attachments=tuple(body.attachments),
         via=via_of(caller),

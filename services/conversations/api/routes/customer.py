@@ -18,6 +18,7 @@ from services.conversations.api.dependencies import (
     Search,
     Statuses,
     TokenCustomer,
+    key_of,
     mark_replay,
     via_of,
     viewer_of,
@@ -29,7 +30,6 @@ from services.conversations.api.schemas.responses import ConversationOut, Messag
 from services.conversations.api.state import api_state
 from services.conversations.errors import IdempotencyKeyReused, NewerMessages, RateLimited, SearchTooSlow
 from services.conversations.messaging import commands, listing, queries
-from services.conversations.messaging.idempotency import IdempotencyKey
 from services.conversations.messaging.listing import Filters
 from services.conversations.messaging.posting import Post
 from services.conversations.messaging.queries import load_conversation
@@ -144,7 +144,6 @@ async def post_message(
 ) -> MessageOut:
     """Send a message to the store. This reopens a resolved or closed conversation."""
     await enforce_limits(request, caller, body, key)
-    once = IdempotencyKey.of(key, "post", body.model_dump(mode="json", exclude_defaults=True))
     post = Post(
         conversation_id,
         caller.id,
@@ -152,7 +151,7 @@ async def post_message(
         body.body,
         scope=caller.id,
         seen_number=body.seen_number,
-        idempotency_key=once,
+        idempotency_key=key_of(key, "post", body),
         attachments=tuple(body.attachments),
         via=via_of(caller),
     )

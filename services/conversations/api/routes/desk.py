@@ -13,7 +13,7 @@ from services.conversations.api.dependencies import (
     ConversationId,
     IdempotencyKeyHeader,
     Order,
-    create_key,
+    key_of,
     mark_replay,
     viewer_of,
 )
@@ -131,7 +131,7 @@ async def add_note(
 ) -> NoteOut:
     """Add a note that only admins see. It moves neither the status nor the read flags."""
     claimed_id, replayed = None, False
-    if once := create_key(key, f"note:{conversation_id}", body):
+    if once := key_of(key, f"note:{conversation_id}", body):
         claimed_id, replayed = await claim_key(session, caller.id, once)
     mark_replay(response, replayed=replayed)
     if claimed_id is None or not replayed:
@@ -232,7 +232,7 @@ async def create_canned_reply(
 ) -> CannedReplyOut:
     """Create a canned reply. Its shortcut is unique in its language."""
     reply_id, replayed = None, False
-    if once := create_key(key, "canned-reply", body):
+    if once := key_of(key, "canned-reply", body):
         reply_id, replayed = await claim_key(session, caller.id, once)
     mark_replay(response, replayed=replayed)
     if reply_id is not None and replayed:

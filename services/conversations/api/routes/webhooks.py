@@ -7,7 +7,7 @@ from uuid import UUID
 import structlog
 from fastapi import Depends, Path, Query, Request, Response
 
-from services.conversations.api.dependencies import IdempotencyKeyHeader, create_key, mark_replay
+from services.conversations.api.dependencies import IdempotencyKeyHeader, key_of, mark_replay
 from services.conversations.api.schemas.webhooks import (
     ChangeWebhook,
     CreateWebhook,
@@ -63,7 +63,7 @@ async def create_webhook(
     """Create a webhook for what happens from now on. Its secret is in this response only. Up to 20 are possible."""
     check_target(request, body.url)
     webhook_id, replayed = None, False
-    if once := create_key(key, "webhook", body):
+    if once := key_of(key, "webhook", body):
         webhook_id, replayed = await claim_key(session, caller.id, once)
     mark_replay(response, replayed=replayed)
     if webhook_id is not None and replayed:
@@ -124,7 +124,7 @@ async def replace_webhook_secret(
     Send an `Idempotency-Key`: a retry with it returns the same secret again, until that is replaced. A retry without it
     makes another secret.
     """
-    once = create_key(key, f"webhook-secret:{webhook_id}", body)
+    once = key_of(key, f"webhook-secret:{webhook_id}", body)
     webhook, shown, replayed = await registry.replace_secret_once(
         session, caller, webhook_id, body.keep_previous_hours, once
     )
@@ -182,7 +182,7 @@ async def replay_deliveries(
         return {"replayed": count, "next_from": more and more.isoformat()}
 
     await registry.get_webhook(session, webhook_id)
-    once = create_key(key, f"webhook-replay:{webhook_id}", body)
+    once = key_of(key, f"webhook-replay:{webhook_id}", body)
     result, replayed = await act_once(session, caller.id, once, replay)
     mark_replay(response, replayed=replayed)
     next_from = result["next_from"]

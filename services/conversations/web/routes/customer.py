@@ -6,12 +6,11 @@ from uuid import UUID
 from fastapi import APIRouter, Query, Request
 from fastapi.responses import Response
 
-from services.conversations.api.dependencies import Prefetch, viewer_of
+from services.conversations.api.dependencies import Prefetch, key_of, viewer_of
 from services.conversations.api.posting import own_conversation, save
 from services.conversations.api.schemas.requests import CreateConversation, PostMessage
 from services.conversations.errors import IdempotencyKeyReused, NewerMessages, RateLimited
 from services.conversations.messaging import listing, opening
-from services.conversations.messaging.idempotency import IdempotencyKey
 from services.conversations.messaging.listing import Filters
 from services.conversations.messaging.posting import Post
 from services.conversations.messaging.queries import list_orders, load_own_conversation
@@ -127,7 +126,6 @@ async def post_customer_message(
     if form.body is not None and not refusal:
         form = await with_files(request, PostMessage, page_context, form)
     if form.body is not None and not refusal:
-        fields = form.body.model_dump(mode="json", exclude_defaults=True)
         post = Post(
             conversation_id,
             caller.id,
@@ -135,7 +133,7 @@ async def post_customer_message(
             form.body.body,
             scope=caller.id,
             seen_number=form.body.seen_number,
-            idempotency_key=IdempotencyKey.of(form.key, "post", fields),
+            idempotency_key=key_of(form.key, "post", form.body),
             attachments=tuple(form.body.attachments),
         )
         try:

@@ -13,6 +13,7 @@ from fastapi.responses import Response
 from pydantic import BaseModel, ValidationError
 from sqlalchemy.ext.asyncio import AsyncSession
 
+from services.conversations.api.dependencies import key_of
 from services.conversations.api.schemas.desk import Assign, ChangeLabels, WriteNote
 from services.conversations.desk import labels
 from services.conversations.desk.assignment import Assignee, assign
@@ -20,7 +21,6 @@ from services.conversations.desk.notes import NewNote, add_note, delete_note
 from services.conversations.desk.removal import remove_message
 from services.conversations.errors import AssigneeChanged
 from services.conversations.messaging.create_keys import claim_key
-from services.conversations.messaging.idempotency import IdempotencyKey
 from services.conversations.web.auth import AdminSubmission, PageContext
 from services.conversations.web.forms import Translate, form_of, known_key, new_form
 from services.conversations.web.inbox_query import InboxQuery, ListQuery
@@ -102,7 +102,7 @@ async def write_note(
 
 async def _add_note(session: AsyncSession, conversation_id: UUID, body: WriteNote, admin_id: str, key: str) -> None:
     claimed_id = None
-    if once := IdempotencyKey.of(key, f"note:{conversation_id}", body.model_dump(exclude_defaults=True)):
+    if once := key_of(key, f"note:{conversation_id}", body):
         claimed_id, replayed = await claim_key(session, admin_id, once)
         if replayed:
             return

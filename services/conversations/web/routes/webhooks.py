@@ -9,7 +9,7 @@ from fastapi import APIRouter, Request
 from fastapi.responses import Response
 from pydantic import BaseModel, ConfigDict
 
-from services.conversations.api.dependencies import create_key
+from services.conversations.api.dependencies import key_of
 from services.conversations.api.routes.webhooks import check_target
 from services.conversations.api.schemas.webhooks import CreateWebhook, Description, Url
 from services.conversations.errors import IdempotencyKeyReused, TooManyWebhooks
@@ -62,7 +62,7 @@ async def create_webhook(request: Request, page_context: AdminSubmission, sessio
     if form.body is None:
         return await _list(request, page_context, session, form)
     fields = CreateWebhook(url=form.body.url, types=types, description=form.body.description)
-    once = create_key(form.key, "webhook-page", fields)
+    once = key_of(form.key, "webhook-page", fields)
     assert once is not None  # noqa: S101 - a form has a key
     try:
         async with session.begin_nested():
