@@ -42,9 +42,16 @@ async def test_rows_change_in_place_and_new_ones_wait(people: People, site: Site
     await expect(page.get_by_role("button", name="2 new")).to_be_visible()
     await rows(page).to_have_text(in_order)
 
+    await page.locator(f"#pick-{third}").check()
+    new, head = [await page.locator(it).bounding_box() for it in ("#new-rows", ".rows")]
+    assert new is not None
+    assert head is not None
+    assert new["y"] + new["height"] <= head["y"], "it covers a row"
     await page.get_by_role("button", name="2 new").click()
     await rows(page).to_have_text(["Number 4", "Number 3", "Number 2", "Number 0"])
     await expect(page.locator("#new-rows")).to_be_hidden()
+    await expect(page.locator(f"#pick-{third}")).to_be_checked()
+    await expect(page.locator("#selected")).to_have_text("1 selected")
     await site.set_status(third, "CLOSED")
     await site.set_status(first, "CLOSED")
     await site.product.call("DELETE", f"/api/v1/admin/conversations/{first}", "operator", "admin")

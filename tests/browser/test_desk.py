@@ -5,6 +5,13 @@ from playwright.async_api import Route, expect
 from tests.browser.helpers.people import People
 from tests.browser.helpers.site import Site
 
+LINES = """element => {
+    const range = document.createRange();
+    range.selectNodeContents([...element.childNodes].find((node) => node.textContent.trim()));
+    return new Set([...range.getClientRects()].map(({ top }) => top)).size;
+}"""
+"""Return on how many lines the first text of an element stands."""
+
 
 async def test_notes_and_labels_are_saved_while_a_reply_is_being_written(people: People, site: Site) -> None:
     dora, kim = await people.sign_in("dora"), await people.sign_in("kim", role="admin")
@@ -125,6 +132,35 @@ async def test_on_a_phone_the_composer_leaves_the_screen_to_the_messages_until_i
     assert toast is not None
     assert head is not None
     assert toast["y"] >= head["y"] + head["height"], "it covers the buttons of the header"
+
+
+async def test_what_is_typed_into_an_opened_form_presses_no_shortcuts(people: People, site: Site) -> None:
+    dora, sam = await people.create_user("dora"), await people.sign_in("sam", role="admin")
+    conversation = await site.open_conversation(dora, "Broken teapot")
+    reply = {"shortcut": f"hello-{dora}", "title": "Greeting", "body": "Hello"}
+    await site.product.call("POST", "/api/v1/admin/canned-replies", sam.id, "admin", json=reply)
+    await sam.open(conversation)
+    page = sam.page
+    for summary, field in (("#canned summary", "#canned-search"), ("#note-form summary", "#note-body")):
+        await page.locator(summary).click()
+        await expect(page.locator(field)).to_be_focused()
+        await page.keyboard.type("see you")
+        await expect(page.locator(field)).to_have_value("see you")
+    assert (await site.conversation(conversation))["status"] == "OPEN"
+
+
+async def test_no_control_is_broken_within_a_word_on_a_phone(people: People, site: Site) -> None:
+    dora = await people.create_user("dora")
+    sam = await people.create_user("sam", role="admin", shown="Wilhelmine Hohenstein", locale="de")
+    conversation = await site.open_conversation(dora, "Broken teapot")
+    admin = await people.at_browser(sam, role="admin", viewport={"width": 390, "height": 844})
+    await admin.open(conversation)
+    page = admin.page
+    await page.locator("#reply_body").focus()
+    await page.locator(".top .badge").evaluate("badge => { badge.hidden = false; badge.textContent = '999+'; }")
+    for place in (".top nav a", ".top .badge", "#send"):
+        assert await page.locator(place).first.evaluate(LINES) == 1, place
+    assert await page.evaluate("document.documentElement.scrollWidth") <= 390
 
 
 async def test_a_sent_reply_is_taken_back(people: People, site: Site) -> None:

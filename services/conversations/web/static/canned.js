@@ -34,6 +34,7 @@ export function startCanned(thread, closed) {
   };
   menu.addEventListener("toggle", () => {
     if (!menu.open) opener = null;
+    else if (document.activeElement === menu.firstElementChild) search.focus();
   });
   field.addEventListener("keydown", (event) => {
     if (event.key !== "/" || field.value || event.ctrlKey || event.metaKey || event.altKey || !links.length) return;

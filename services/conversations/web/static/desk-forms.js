@@ -23,7 +23,10 @@ export function startDeskForms() {
 export function startNotes(thread) {
   const note = thread.querySelector("#note-body");
   if (!note) return;
-  if (note.value) note.closest("details").open = true;
+  const form = note.closest("details");
+  if (note.value) form.open = true;
+  // Without the focus in the field, what is typed would be single-key shortcuts.
+  form.addEventListener("toggle", () => form.open && document.activeElement === form.firstElementChild && note.focus());
   note.addEventListener("input", () => {
     const text = note.value.toLocaleLowerCase();
     for (const box of note.form.querySelectorAll(".mentions [data-name]")) {

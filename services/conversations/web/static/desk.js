@@ -170,7 +170,10 @@ function place(page) {
   const old = inbox();
   const focused = old.contains(document.activeElement) && document.activeElement.id;
   const opened = [...old.querySelectorAll("details[open][id]")].map(({ id }) => id);
+  const isSame = fresh.dataset.url === old.dataset.url; // with rows that are new
+  const selected = isSame ? [...old.querySelectorAll('[name="ids"]:checked')].map(({ id }) => id) : [];
   old.replaceWith(fresh);
+  for (const id of selected) Object.assign(document.getElementById(id) ?? {}, { checked: true });
   for (const id of opened) document.getElementById(id)?.setAttribute("open", "");
   if (focused) document.getElementById(focused)?.focus({ preventScroll: true });
   swap(page);
