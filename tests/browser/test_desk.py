@@ -128,6 +128,7 @@ async def test_on_a_phone_the_composer_leaves_the_screen_to_the_messages_until_i
     await page.locator("#reply_body").blur()
     await expect(page.locator("#send")).to_be_visible()
     await page.locator("#send").click()
+    await expect(page.locator(".toast")).to_be_visible()
     toast, head = [await page.locator(it).bounding_box() for it in (".toast", ".thread-head")]
     assert toast is not None
     assert head is not None
