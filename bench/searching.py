@@ -282,7 +282,7 @@ _SOME = "select id from conversations order by random() limit 20000"
 
 async def _spent(superuser: Driver) -> tuple[float, float, float]:
     """Return the CPU seconds of this process and of PostgreSQL, and the bytes of write-ahead log."""
-    wal = await superuser.fetchval("select pg_current_wal_lsn() - '0/0'::pg_lsn")
+    wal = await superuser.fetchval("select pg_current_wal_insert_lsn() - '0/0'::pg_lsn")
     backend = psutil.Process(await superuser.fetchval("select pg_backend_pid()"))
     postmaster = backend.parent()
     assert postmaster is not None

@@ -281,7 +281,7 @@ def _closed(due: int) -> Finding:
 def _search(state: indexer.State) -> Finding:
     line = f"search        oldest message waits {state.lag:.1f} s, {state.parked} conversations parked"
     if state.is_filling:
-        line += f"; first indexing: {state.filled} conversations done, {_left(state.left)} to go"
+        line += f"; indexing all conversations: {state.filled} conversations done, {_left(state.left)} to go"
     if state.lag > indexer.LATE:
         return Finding(line, "new messages may not be found: is the jobs process running?")
     if state.parked:

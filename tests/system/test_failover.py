@@ -135,6 +135,7 @@ async def test_a_promoted_standby_has_lost_and_duplicated_nothing_acknowledged(
     product: Product, standby: postgres.Server
 ) -> None:
     conversation = await product.open_conversation()
+    earlier = await product.open_conversation(subject="Hoodie")
     acknowledged: dict[str, str] = {}
     stop = asyncio.Event()
 
@@ -172,6 +173,12 @@ async def test_a_promoted_standby_has_lost_and_duplicated_nothing_acknowledged(
     assert {item["id"]: item["body"] for item in thread.json()["items"]} == dict(list(acknowledged.items())[:100])
     await eventually(lambda: recorded_once(product, list(acknowledged)))
     await eventually(lambda: all_mailed(product, conversation, acknowledged))
+    await eventually(lambda: finds(product, "hoodie", earlier))  # standbys have no documents of search
+
+
+async def finds(product: Product, q: str, conversation: str) -> bool:
+    answer = await product.call("GET", "/api/v1/admin/conversations", "sam", "admin", params={"q": q})
+    return [item["id"] for item in answer.json()["items"]] == [conversation]
 
 
 async def all_mailed(product: Product, conversation: str, messages: dict[str, str]) -> bool:

@@ -1,4 +1,7 @@
-"""The documents of search, and how far they are written."""
+"""The documents of search, and how far they are written.
+
+Their tables are unlogged: a crash of PostgreSQL empties all of them, and the indexer begins again.
+"""
 
 from datetime import datetime
 from uuid import UUID
@@ -28,6 +31,7 @@ class SearchDocument(Base):
         Index(
             "conversation_search_idx", "tsv", postgresql_using="gin", postgresql_with={"gin_pending_list_limit": 16384}
         ),
+        {"prefixes": ["unlogged"]},
     )
 
 
@@ -39,13 +43,13 @@ class NoteSearchDocument(Base):
     conversation_id: Mapped[UUID] = mapped_column(ForeignKey("conversations.id", ondelete="CASCADE"), primary_key=True)
     tsv: Mapped[str] = mapped_column(TSVECTOR)
 
-    __table_args__ = (Index("note_search_idx", "tsv", postgresql_using="gin"),)
+    __table_args__ = (Index("note_search_idx", "tsv", postgresql_using="gin"), {"prefixes": ["unlogged"]})
 
 
 class SearchProgress(Base):
     """The indexer's cursor in the log, and how far it has indexed the conversations that were there before.
 
-    These have ids below `fill_before`, which is null once all of them are indexed.
+    These have ids below `fill_before`, which is null once all of them are indexed. Without a row, none are.
     """
 
     __tablename__ = "search_progress"
@@ -55,7 +59,7 @@ class SearchProgress(Base):
     fill_before: Mapped[UUID | None]
     filled: Mapped[int] = mapped_column(BigInteger, server_default="0")
 
-    __table_args__ = (CheckConstraint("singleton", name="one_row"),)
+    __table_args__ = (CheckConstraint("singleton", name="one_row"), {"prefixes": ["unlogged"]})
 
 
 class ParkedDocument(Base):

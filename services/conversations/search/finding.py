@@ -329,7 +329,7 @@ def _pending_sql(types: Iterable[str], scope: str, notes: str = "") -> str:
     quoted_types = ", ".join(f"'{kind}'" for kind in types)
     newest = f"type in ({quoted_types}) and {scope}"
     return f"""
-with progress as (select position from search_progress),
+with progress as (select coalesce((select position from search_progress), 0) as position),
 newest as materialized (
     (
         select conversation_id from events

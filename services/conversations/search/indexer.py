@@ -4,6 +4,9 @@ Posting writes nothing for search. A document is written again once for a burst 
 repeats all of its terms in the index. Until then, search looks at the newer messages directly (`finding.py`). One
 process indexes at a time: the one that holds the lock of the progress. Conversations that were there before are
 indexed backwards from the newest one, in batches; progress and documents are one transaction.
+
+Both are in unlogged tables: what can be made again from the messages needs no write-ahead log, which would cost several
+times that of posting. A crash of PostgreSQL empties them together, and all conversations are indexed again.
 """
 
 from collections.abc import Iterator, Sequence
@@ -31,6 +34,7 @@ CHUNK: Final = 20  # conversations read at once
 MAX_MESSAGES: Final = 300  # of a conversation, read at once; more than a document has
 MAX_CHARACTERS: Final = 200_000  # between two statements: PostgreSQL ends a transaction that does nothing for 10 s
 COUNT_LIMIT: Final = 10_000  # of the conversations that are left to fill
+LATEST: Final = 1_000  # events whose conversations are indexed first after a crash: these may be old ones
 LATE: Final = 60.0  # seconds that an event waits for the indexer, after which it is late
 MAX_NOTE_TERMS: Final = 30_000  # of a conversation
 MESSAGE_TYPES: Final = (EventType.CONVERSATION_CREATED, EventType.MESSAGE_POSTED, EventType.MESSAGE_REMOVED)
@@ -44,7 +48,7 @@ class State(NamedTuple):
     """The indexer's state: the age of the oldest message that is not indexed, in seconds, and parked conversations.
 
     `reason` is the error of the one that was parked last. `filled` and `left` count
-    the conversations that the first fill has indexed, and has not, up to 10,000 of these.
+    the conversations that the fill has indexed, and has not, up to 10,000 of these.
     """
 
     lag: float
@@ -56,11 +60,13 @@ class State(NamedTuple):
 
 
 async def index_round(sessions: SessionFactory, *, settle: float = SETTLE) -> int:
-    """Index what the log has new, else the next batch of the first fill; return the number of conversations."""
-    if not await fetch_alone(sessions, _HAS_WORK, settle, MAX_WAITING):
+    """Index what the log has new, else the next batch of the fill; return the number of conversations."""
+    if not await fetch_alone(sessions, f"{_NEXT_WORK} union all {_IS_EMPTIED}", settle, MAX_WAITING):
         return 0
     async with transaction(sessions) as session:
         driver = await transaction_driver(session)
+        if await driver.fetchval(_BEGIN_AGAIN, LATEST):
+            log.warning("PostgreSQL crashed or was restored without unlogged tables, indexing all conversations again")
         progress = await driver.fetchrow(_LOCK, settle, MAX_WAITING)
         if progress is None:  # another process holds the lock, or has done it
             return 0
@@ -122,7 +128,7 @@ async def _index_new(driver: Driver, progress: Any) -> int:
 
 
 async def _fill(driver: Driver, progress: Any) -> int:
-    """Index the next conversations of the first fill; return how many."""
+    """Index the next conversations of the fill; return how many."""
     ids = [row["id"] for row in await driver.fetch(_NEXT, progress["fill_before"], BATCH)]
     if ids:
         await index_conversations(driver, ids)
@@ -178,7 +184,7 @@ def heading_of(subject: str, order_number: str | None) -> str:
     return f"{subject}\n{order_number or ''}"
 
 
-_HAS_WORK = """
+_NEXT_WORK = """
     select progress.position, progress.fill_before, news.are_due as has_news
     from search_progress as progress cross join lateral (
         select exists (
@@ -189,7 +195,16 @@ _HAS_WORK = """
     ) as news
     where news.are_due or progress.fill_before is not null
 """
-_LOCK = f"{_HAS_WORK} for update of progress skip locked"
+_IS_EMPTIED = "select null, null, null where not exists (select from search_progress)"
+_LOCK = f"{_NEXT_WORK} for update of progress skip locked"
+_BEGIN_AGAIN = """
+    insert into search_progress (position, fill_before)
+    select
+        greatest(head - $1, coalesce((select min(position) - 1 from events), head)),
+        'ffffffff-ffff-ffff-ffff-ffffffffffff'
+    from feed where not exists (select from search_progress)
+    on conflict do nothing returning true
+"""
 _ADVANCE = "update search_progress set position = $1"
 _FILL_AGAIN = """
     update search_progress set position = $1, filled = 0, fill_before = 'ffffffff-ffff-ffff-ffff-ffffffffffff'
@@ -270,5 +285,8 @@ _STATE = f"""
             select count(*)
             from (select from conversations where id < progress.fill_before limit {COUNT_LIMIT}) as unfilled
         ) as unfilled
-    from search_progress as progress
+    from (
+        select position, fill_before, filled from search_progress
+        union all select 0, 'ffffffff-ffff-ffff-ffff-ffffffffffff', 0 where not exists (select from search_progress)
+    ) as progress
 """  # noqa: S608 - built from constants
