@@ -8,7 +8,7 @@ from collections.abc import Collection, Iterable, Iterator, Mapping, Sequence
 from dataclasses import dataclass
 from datetime import datetime
 from types import MappingProxyType
-from typing import Any
+from typing import Any, TypeVar
 from uuid import UUID
 
 from sqlalchemy import Text, cast, delete, func, select, update
@@ -73,6 +73,8 @@ class ReadState:
 
 
 States = dict[UUID, ReadState]
+P = TypeVar("P", bound=Payload)
+_WITH_STATE = (MessagePosted, ConversationRead, MessageRemoved, NoteDeleted, ConversationDeleted)
 
 
 async def handle_events(session: AsyncSession, events: Iterable[Event], settings: EmailSettings) -> None:
@@ -102,7 +104,7 @@ async def handle_payloads(
     """
     people = list(_people(payloads))
     merged = await begin_merges(session, people)
-    await use_persons(session, [payload for payload in payloads if isinstance(payload, MessagePosted)])
+    await use_persons(session, _of_type(payloads, MessagePosted))
     # Lock order: people, conversation states, notifications, emails; within a table by key.
     updated = await update_people(session, people)
     deleted = {person.id for person in updated if person.deleted and person.merged_into is None}
@@ -124,15 +126,11 @@ def _people(payloads: Sequence[Payload]) -> Iterator[Person]:
 
 
 async def _handle_conversations(session: AsyncSession, payloads: Sequence[Payload], settings: EmailSettings) -> None:
-    posted = [payload for payload in payloads if isinstance(payload, MessagePosted)]
-    reads = [payload for payload in payloads if isinstance(payload, ConversationRead)]
-    removed = [payload for payload in payloads if isinstance(payload, MessageRemoved)]
-    deleted_notes = [payload for payload in payloads if isinstance(payload, NoteDeleted)]
+    posted, reads = _of_type(payloads, MessagePosted), _of_type(payloads, ConversationRead)
+    removed, deleted_notes = _of_type(payloads, MessageRemoved), _of_type(payloads, NoteDeleted)
+    deleted = {event.conversation_id for event in _of_type(payloads, ConversationDeleted)}
     acts = find_acts(payloads)
-    deleted = {payload.conversation_id for payload in payloads if isinstance(payload, ConversationDeleted)}
-    conversation_ids = {event.conversation_id for event in posted} | {read.conversation_id for read in reads} | deleted
-    conversation_ids |= {message.conversation_id for message in removed}
-    conversation_ids |= {note.conversation_id for note in deleted_notes}
+    conversation_ids = {event.conversation_id for event in payloads if isinstance(event, _WITH_STATE)}
     conversation_ids |= {act.conversation_id for act in acts}
     states = await _lock_states(session, conversation_ids)
     gone = deleted | {key for key, state in states.items() if state.deleted_at is not None}
@@ -152,33 +150,50 @@ async def _handle_conversations(session: AsyncSession, payloads: Sequence[Payloa
     await forget_conversations(session, deleted)
     acts = [act for act in acts if act.conversation_id not in gone and act.source_id not in removed_ids]
     for_admins = await notify_admins(session, acts)
-    written = [event for event in posted if event.message.sender_role == "customer"]
-    await unmute_written(session, written)
-    from_customers = written if settings.support_email else []
+    from_customers = [event for event in posted if event.message.sender_role == "customer"]
+    await unmute_written(session, from_customers)
     # Only a deletion changes sent emails, and each lock writes to PostgreSQL's log.
     joined = {item.conversation_id for item in for_admins}  # digests have ids of their own
     await lock_unsent_emails(session, conversation_ids | joined, with_sent=deleted)
     await erase_removed(session, [*removed, *deleted_notes])
-    for audience, by, messages in (
-        (Audience.CUSTOMER, "user", from_admins),
-        (Audience.SUPPORT, "admin", from_customers),
+    removed_from = {message.conversation_id for message in removed}
+    for audience, messages in (
+        (Audience.CUSTOMER, from_admins),
+        (Audience.SUPPORT, from_customers if settings.support_email else []),
     ):
-        recipients = (SUPPORT_RECIPIENT if by == "admin" else event.customer.id for event in messages)
-        items = [EmailItem.of(event, recipient_id) for event, recipient_id in zip(messages, recipients, strict=True)]
-        created = await join_emails(session, items, audience, settings)
-        changed = {read.conversation_id for read in reads if read.by == by} | {
-            event.conversation_id
-            for event in messages
-            if event.conversation_id not in created or _is_read(event, states, by)
-        }
-        changed |= {message.conversation_id for message in removed}
-        await review_emails(session, changed, audience, settings)
+        reviewed = removed_from | await _join_emails(session, audience, messages, reads, states, settings)
+        await review_emails(session, reviewed, audience, settings)
     await join_emails(session, for_admins, Audience.ADMIN, settings)
-    changed = {read.conversation_id for read in reads if read.by == "admin"}
-    changed |= {item.conversation_id for item in for_admins if item.about is None}
-    changed |= {message.conversation_id for message in removed}
-    await review_emails(session, changed, Audience.ADMIN, settings)
+    reviewed = removed_from | {read.conversation_id for read in reads if read.by == "admin"}
+    reviewed |= {item.conversation_id for item in for_admins if item.about is None}
+    await review_emails(session, reviewed, Audience.ADMIN, settings)
     await _conversations_deleted(session, deleted, small)
+
+
+async def _join_emails(
+    session: AsyncSession,
+    audience: Audience,
+    messages: Sequence[MessagePosted],
+    reads: Sequence[ConversationRead],
+    states: States,
+    settings: EmailSettings,
+) -> set[UUID]:
+    """Add messages to the emails to customers or to support; return the conversations whose emails need a review."""
+    by = "user" if audience is Audience.CUSTOMER else "admin"
+    items = [
+        EmailItem.of(event, event.customer.id if audience is Audience.CUSTOMER else SUPPORT_RECIPIENT)
+        for event in messages
+    ]
+    created = await join_emails(session, items, audience, settings)
+    return {read.conversation_id for read in reads if read.by == by} | {
+        event.conversation_id
+        for event in messages
+        if event.conversation_id not in created or _is_read(event, states, by)
+    }
+
+
+def _of_type(payloads: Sequence[Payload], kind: type[P]) -> list[P]:
+    return [payload for payload in payloads if isinstance(payload, kind)]
 
 
 async def is_about_deleted(session: AsyncSession, event: dict[str, Any] | None) -> bool:
