@@ -293,9 +293,9 @@ def next_step(  # noqa: PLR0911 - a return per outcome is the table it is
     """Return what follows an attempt.
 
     `counted` and `uncertain` are the numbers of this email's earlier attempts that counted and that ended uncertain.
-    `delays` comes from `retry_delays`. Only counted attempts move through it, so emails don't expire while sending
-    is paused or the breaker is open. `rejection` is the reason of a rejected email. A busy server that
-    `serves_others` pauses only this email.
+    `delays` comes from `retry_delays`. Only counted attempts move through it, so emails don't expire while sending is
+    paused or the breaker is open. `rejection` is the reason of a rejected email. A busy server that `serves_others`
+    pauses only this email.
     """
     match outcome:
         case Outcome.ACCEPTED:

@@ -97,9 +97,8 @@ def create_server(
 
     After SIGTERM it keeps serving for `drain_seconds`, while `/readyz` directs new requests elsewhere, and then closes
     its socket. `on_stop` must end endless responses: the server waits for all running ones, until `grace` seconds after
-    SIGTERM. `trusted_proxies` are the
-    addresses or networks whose X-Forwarded-For and X-Forwarded-Proto are used; the client is the last address that is
-    not one of them.
+    SIGTERM. `trusted_proxies` are the addresses or networks whose X-Forwarded-For and X-Forwarded-Proto are used; the
+    client is the last address that is not one of them.
     """
     logging.getLogger("uvicorn.error").addFilter(_is_not_cut)
     drain = _Drain(app, drain_seconds)

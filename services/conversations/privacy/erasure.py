@@ -151,8 +151,8 @@ async def delete_user(session: AsyncSession, user_id: str, *, content: bool = Fa
     """Erase a user's profile, sessions and unsent files, and reject their tokens from now on, with any of their ids.
 
     Keeps their conversations unless `content` is true. Returns the id of the erasure that remains to be done after this
-    transaction, or None if all is done. A user who was never known is recorded as
-    deleted. Deleting a user again returns the unfinished erasure, or starts one of the content that was kept.
+    transaction, or None if all is done. A user who was never known is recorded as deleted. Deleting a
+    user again returns the unfinished erasure, or starts one of the content that was kept.
     """
     user_id = await person_of(session, user_id)
     await ensure_user(session, user_id, Side.CUSTOMER)

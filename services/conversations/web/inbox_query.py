@@ -35,8 +35,7 @@ class InboxQuery(BaseModel):
     """The query parameters of the inbox, and of a conversation that is open beside it. Blank ones count as missing.
 
     `q` is a search, whose results have the order of activity. `user_id` may be any text to find a customer by.
-    The last three are the numbers for the notice after a deletion
-    or a change of many.
+    The last three are the numbers for the notice after a deletion or a change of many.
     """
 
     q: Text | None = None

@@ -1,1 +1,1 @@
-"""Email rendering and the SMTP client, without the database."""
+"""Emails as messages, and the SMTP and IMAP clients, without the database."""
