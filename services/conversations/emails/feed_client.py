@@ -1,7 +1,8 @@
 """Read the notifications service's log, and its list of emails, over HTTP."""
 
-from collections.abc import Sequence
+from collections.abc import AsyncIterator, Sequence
 from http import HTTPStatus
+from typing import TypeVar
 from uuid import UUID
 
 import httpx2
@@ -11,6 +12,8 @@ from shared.notifications_feed import EmailPage, EmailStop, HeldPage, InboundSta
 
 READER = "conversations"
 PAGE = 500  # events or emails read at once
+
+P = TypeVar("P", HeldPage, StopsPage)
 
 
 async def read_log(feed: httpx2.AsyncClient, after: int, types: Sequence[str]) -> LogPage | None:
@@ -37,24 +40,20 @@ async def list_emails(feed: httpx2.AsyncClient, after: UUID) -> EmailPage:
 
 async def list_held(feed: httpx2.AsyncClient) -> list[InboundStatus]:
     """Return all emails that came in and are held."""
-    held: list[InboundStatus] = []
-    after: UUID | None = UUID(int=0)
-    while after is not None:
-        page = HeldPage.model_validate_json(await _get_page(feed, "/internal/held", after))
-        held += page.items
-        after = page.last
-    return held
+    return [email async for page in _pages(feed, "/internal/held", HeldPage) for email in page.items]
 
 
 async def list_stops(feed: httpx2.AsyncClient) -> list[EmailStop]:
     """Return all reasons why customers get no emails."""
-    stops: list[EmailStop] = []
+    return [stop async for page in _pages(feed, "/internal/stops", StopsPage) for stop in page.items]
+
+
+async def _pages(feed: httpx2.AsyncClient, path: str, kind: type[P]) -> AsyncIterator[P]:
     after: UUID | None = UUID(int=0)
     while after is not None:
-        page = StopsPage.model_validate_json(await _get_page(feed, "/internal/stops", after))
-        stops += page.items
+        page = kind.model_validate_json(await _get_page(feed, path, after))
+        yield page
         after = page.last
-    return stops
 
 
 async def _get_page(feed: httpx2.AsyncClient, path: str, after: UUID) -> bytes:

@@ -4,6 +4,7 @@ from collections.abc import Callable, Coroutine
 from typing import Annotated, Any, cast
 
 from fastapi import Depends, Request
+from sqlalchemy.ext.asyncio import AsyncSession
 
 from services.notifications.models import Person
 from services.notifications.settings import ApiSettings
@@ -15,17 +16,22 @@ from shared.problems import Unauthenticated
 from shared.settings import Role
 
 
+async def authorize_caller(session: AsyncSession, principal: Principal) -> None:
+    """Raise unless a caller may go on: `CallerMerged`, `Unauthenticated` if they were deleted, or `RoleWithdrawn`."""
+    person = await session.get(Person, principal.id)
+    if person is not None and person.merged_into is not None:
+        raise CallerMerged(principal.id, person.merged_into)
+    if person is not None and person.deleted:
+        raise Unauthenticated("This user was deleted.")
+    check_synced_role(principal, person.role if person is not None else None)
+
+
 def _caller(*roles: Role) -> Callable[..., Coroutine[Any, Any, Principal]]:
-    async def check(principal: Annotated[Principal, Depends(require(*roles))], session: DbSession) -> Principal:
-        person = await session.get(Person, principal.id)
-        if person is not None and person.merged_into is not None:
-            raise CallerMerged(principal.id, person.merged_into)
-        if person is not None and person.deleted:
-            raise Unauthenticated("This user was deleted.")
-        check_synced_role(principal, person.role if person is not None else None)
+    async def authorize(principal: Annotated[Principal, Depends(require(*roles))], session: DbSession) -> Principal:
+        await authorize_caller(session, principal)
         return principal
 
-    return check
+    return authorize
 
 
 async def _settings(request: Request) -> ApiSettings:

@@ -7,12 +7,11 @@ language.
 from fastapi import Request
 from sqlalchemy.ext.asyncio import AsyncSession
 
-from services.notifications.models import Person
+from services.notifications.api.dependencies import authorize_caller
 from shared.api.app_state import app_state
 from shared.api.authentication import authenticate_session_token
 from shared.auth.cookies import SAFE_METHODS, check_csrf, read_cookie
-from shared.auth.principal import CallerMerged
-from shared.auth.tokens import SessionToken, check_synced_role
+from shared.auth.tokens import SessionToken
 from shared.problems import Forbidden, Unauthenticated
 from shared.settings import Role
 
@@ -25,12 +24,7 @@ async def authenticate(request: Request, session: AsyncSession, role: Role) -> S
     token = authenticate_session_token(request, cookie)
     if request.method not in SAFE_METHODS:
         check_csrf(request, (await request.form()).get("csrf_token"), token.csrf)
-    person = await session.get(Person, token.principal.id)
-    if person is not None and person.merged_into is not None:
-        raise CallerMerged(token.principal.id, person.merged_into)
-    if person is not None and person.deleted:
-        raise Unauthenticated("This user was deleted.")
-    check_synced_role(token.principal, person.role if person is not None else None)
+    await authorize_caller(session, token.principal)
     if token.principal.role is not role:
         raise Forbidden(f"This page requires the {role} role.")
     return token
