@@ -27,12 +27,12 @@ SUBJECTS_SINCE = "2026-11-28"  # older commits were made without this rule
 
 def main() -> None:
     """Print every finding; exit with 1 when there is one."""
-    findings = [*find_in_files(), *find_in_subjects()]
+    findings = [*_find_in_files(), *_find_in_subjects()]
     print("\n".join(findings), end="\n" if findings else "")  # noqa: T201 - a command
     sys.exit(1 if findings else 0)
 
 
-def find_in_files() -> Iterator[str]:
+def _find_in_files() -> Iterator[str]:
     """Yield the lines of sources and documents that break a pattern."""
     for path in sorted(path for place in PLACES for path in ROOT.glob(place)):
         if path.suffix not in SUFFIXES or not path.is_file() or path == Path(__file__):
@@ -43,7 +43,7 @@ def find_in_files() -> Iterator[str]:
                     yield f"{path.relative_to(ROOT)}:{number}: {rule}: {found[0].strip()}"
 
 
-def find_in_subjects() -> Iterator[str]:
+def _find_in_subjects() -> Iterator[str]:
     """Yield the commits whose subject is too long; none outside a Git repository."""
     command = ["git", "-C", str(ROOT), "log", "--no-merges", f"--since={SUBJECTS_SINCE}", "--format=%h %s"]
     log = subprocess.run(command, check=False, capture_output=True, text=True).stdout  # noqa: S603 - constants

@@ -35,7 +35,7 @@ class SettingsError(Exception):
     """Invalid settings or arguments. `str()` is one line for the operator; it contains no secret."""
 
 
-def one_of_schemes(*schemes: str) -> AfterValidator:
+def _one_of_schemes(*schemes: str) -> AfterValidator:
     """Accept only URLs with one of these schemes. Errors do not repeat the URL, which may contain a password."""
 
     def check(url: str) -> str:
@@ -117,8 +117,8 @@ def _network(value: str) -> str:
 
 # Fields of these types need `repr=False`, because they may contain a password.
 DatabaseUrl = Annotated[str, AfterValidator(_database_url)]
-BrokerUrl = Annotated[str, one_of_schemes(*BROKER_SCHEMES), AfterValidator(_verified_url)]
-RedisUrl = Annotated[str, one_of_schemes(*REDIS_SCHEMES), AfterValidator(_verified_url)]
+BrokerUrl = Annotated[str, _one_of_schemes(*BROKER_SCHEMES), AfterValidator(_verified_url)]
+RedisUrl = Annotated[str, _one_of_schemes(*REDIS_SCHEMES), AfterValidator(_verified_url)]
 Secret = Annotated[SecretStr, AfterValidator(_long_enough)]
 HeaderSecret = Annotated[SecretStr, AfterValidator(_header_secret)]
 Origin = Annotated[str, AfterValidator(_origin)]

@@ -87,7 +87,7 @@ def check_browser(origin: str, public: str) -> Iterator[Finding]:
         return
     if page.scheme == "http" and not is_local(page.hostname or ""):
         yield warning("The page is not https: others on its network can read the tokens.", "Serve the store by https.")
-    if is_same_site(page, chats):
+    if _is_same_site(page, chats):
         yield ok("The page and Customer Chats are one site for browsers: the panel's cookie is not a third party's.")
     elif (domain := _common_domain(page, chats)) is not None:
         yield ok(
@@ -101,7 +101,7 @@ def check_browser(origin: str, public: str) -> Iterator[Finding]:
         yield fault(text, "Serve Customer Chats by https, or on a subdomain of the store.")
 
 
-def is_same_site(page: SplitResult, chats: SplitResult) -> bool:
+def _is_same_site(page: SplitResult, chats: SplitResult) -> bool:
     """Return whether browsers surely see one site: the same scheme, and the same host or a part of the other."""
     if page.scheme != chats.scheme:
         return False

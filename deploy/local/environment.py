@@ -69,7 +69,7 @@ def write_private(path: Path, values: Mapping[str, str]) -> None:
     new.replace(path)
 
 
-def is_given(name: str) -> bool:
+def _is_given(name: str) -> bool:
     """Return whether the environment sets a variable. An empty value counts as not set."""
     return bool(os.environ.get(name))
 
@@ -82,7 +82,7 @@ def embedded_parts() -> set[str]:
         "limits": ["CHATS_REDIS_URL"],
         "mailbox": ["CHATS_SMTP_URL"],
     }
-    return {part for part, names in replaced_by.items() if not all(map(is_given, names))}
+    return {part for part, names in replaced_by.items() if not all(map(_is_given, names))}
 
 
 def has_demo() -> bool:
@@ -92,7 +92,7 @@ def has_demo() -> bool:
 
 def has_shop() -> bool:
     """Return whether to start the example shop: with demo data, and where its tokens are accepted."""
-    signs = is_given("CHATS_AUTH_SECRET") or not is_given("CHATS_AUTH_JWKS_URL")
+    signs = _is_given("CHATS_AUTH_SECRET") or not _is_given("CHATS_AUTH_JWKS_URL")
     claims = {"CHATS_AUTH_ROLE_CLAIM": "role", "CHATS_AUTH_AUDIENCE_CLAIM": "aud"}  # as the shop's tokens name them
     is_understood = all((os.environ.get(name) or claim) == claim for name, claim in claims.items())
     return signs and is_understood and has_demo()
@@ -146,9 +146,9 @@ def owner_urls(ports: Mapping[str, int], kept: Mapping[str, str]) -> dict[str, s
     defaults = {
         owner_url: _database_url(name, f"{name}{OWNER}", ports, kept)
         for name, owner_url in OWNER_URLS.items()
-        if not is_given(f"CHATS_{name.upper()}_DATABASE_URL")
+        if not _is_given(f"CHATS_{name.upper()}_DATABASE_URL")
     }
-    return defaults | {name: os.environ[name] for name in OWNER_URLS.values() if is_given(name)}
+    return defaults | {name: os.environ[name] for name in OWNER_URLS.values() if _is_given(name)}
 
 
 def role_passwords(kept: Mapping[str, str]) -> dict[str, str]:

@@ -28,7 +28,7 @@ MIN_CLOSED_RETENTION = 7  # days; emails about a conversation are retried for 3
 Amount = Annotated[int, Field(ge=0, le=1_000_000)]
 
 
-def check_files_url(url: str) -> str:
+def _check_files_url(url: str) -> str:
     """Return a valid URL of a file store. Raises `ValueError` for others."""
     parts = urlsplit(url)
     if parts.username is not None or parts.password is not None:
@@ -92,7 +92,7 @@ def _default_files_url() -> str:
 class FileSettings(StoreSettings):
     """Settings of every process that uses files. Without a `scan_url` files are not scanned."""
 
-    files_url: Annotated[str, AfterValidator(check_files_url)] = Field(default_factory=_default_files_url)
+    files_url: Annotated[str, AfterValidator(_check_files_url)] = Field(default_factory=_default_files_url)
     files_access_key: str | None = Field(default=None, repr=False)
     files_secret_key: SecretStr | None = None
     scan_url: Annotated[str, AfterValidator(_scan_url)] | None = None

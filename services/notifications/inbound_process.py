@@ -59,13 +59,13 @@ async def run_inbound(settings: InboundSettings, host: str, port: int, stop: asy
         InboundServer(Receiver(reception), parse_listen_url(settings.inbound_listen), hostname) if listens else None
     )
     mailbox = settings.imap_server
-    async with operations_server(routes, host, port), conversations_client(settings) as client:
+    async with operations_server(routes, host, port), _conversations_client(settings) as client:
         await run_until_stopped(stop, wait_for_database(engine, version))
         if settings.inbound_domain is None:
             log.warning("no email is taken in: CHATS_INBOUND_DOMAIN is not set")
         elif server is not None and not stop.is_set():
             await server.start()
-        posting = asyncio.create_task(_post_for_ever(acquire, client, store_of(settings), arrived))
+        posting = asyncio.create_task(_post_for_ever(acquire, client, _store_of(settings), arrived))
         purging = asyncio.create_task(_purge_for_ever(sessions, settings, stop))
         reading = asyncio.create_task(_read_mailbox(reception, mailbox, settings.inbound_imap_done, stop))
         await stop.wait()
@@ -87,7 +87,7 @@ def _give_back_large_blocks() -> None:
         ctypes.CDLL(None).mallopt(_M_MMAP_THRESHOLD, LARGE_BLOCK)
 
 
-def conversations_client(settings: InboundSettings) -> httpx2.AsyncClient:
+def _conversations_client(settings: InboundSettings) -> httpx2.AsyncClient:
     """Create the HTTP client of the conversations service."""
     secret = settings.inbound_secret.get_secret_value() if settings.inbound_secret else ""
     return httpx2.AsyncClient(
@@ -98,7 +98,7 @@ def conversations_client(settings: InboundSettings) -> httpx2.AsyncClient:
     )
 
 
-def store_of(settings: InboundSettings) -> Store:
+def _store_of(settings: InboundSettings) -> Store:
     """Return the store as its emails show it."""
     senders = [sender for sender in (settings.email_from, settings.email_reply_to) if sender]
     names = {settings.store_name, *(name for sender in senders if (name := sender_name(sender)))}

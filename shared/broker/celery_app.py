@@ -35,12 +35,12 @@ _REDIS_OPTIONS = {
 _RABBITMQ_OPTIONS = {"confirm_publish": True, "write_timeout": 5, "max_retries": 0}
 
 
-def task_name(event_type: str) -> str:
+def _task_name(event_type: str) -> str:
     """Return the name of the task that handles an event of this type."""
     return f"notifications.{event_type.replace('.', '_')}"
 
 
-TASKS = {event_type: task_name(event_type) for event_type in PAYLOADS if event_type not in UNPUBLISHED}
+TASKS = {event_type: _task_name(event_type) for event_type in PAYLOADS if event_type not in UNPUBLISHED}
 
 
 def create_celery(broker_url: str, *, client: str) -> Celery:

@@ -125,12 +125,12 @@ def is_prefetch(purpose: str | None) -> bool:
     return purpose is not None and "prefetch" in purpose
 
 
-async def leaves_unread(request: Request) -> bool:
+async def _leaves_unread(request: Request) -> bool:
     """Return whether nobody reads the response: it is prefetched, or a HEAD request."""
     return is_prefetch(request.headers.get("Sec-Purpose")) or request.method == "HEAD"
 
 
-Prefetch = Annotated[bool, Depends(leaves_unread)]
+Prefetch = Annotated[bool, Depends(_leaves_unread)]
 
 
 def mark_replay(response: Response, *, replayed: bool) -> None:

@@ -69,7 +69,7 @@ def check_url(url: str, private_hosts: frozenset[str]) -> str:
     _check_name(host)
     if host not in private_hosts:
         _check_host(host)
-    if parts.scheme == "http" and not (host in private_hosts and is_loopback_name(host)):
+    if parts.scheme == "http" and not (host in private_hosts and _is_loopback_name(host)):
         raise ValueError(
             "must begin with https://; http:// is for this machine alone, if CHATS_WEBHOOK_PRIVATE_HOSTS names it"
         )
@@ -109,7 +109,7 @@ def _check_name(host: str) -> None:
         raise ValueError("must have an IPv6 address without a zone (%): leave out the % and what follows it")
 
 
-def is_loopback_name(host: str) -> bool:
+def _is_loopback_name(host: str) -> bool:
     """Return whether a host is this machine itself."""
     try:
         return ip_address(host).is_loopback

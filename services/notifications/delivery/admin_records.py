@@ -76,7 +76,7 @@ DEFAULTS: Preferences = {
 }
 
 
-def preferences_of(stored: Mapping[str, Any] | None) -> Preferences:
+def _preferences_of(stored: Mapping[str, Any] | None) -> Preferences:
     """Return an admin's preferences: the defaults with what was stored."""
     known = stored or {}
     return {type_: Choice(**known[type_]) if type_ in known else choice for type_, choice in DEFAULTS.items()}
@@ -84,14 +84,14 @@ def preferences_of(stored: Mapping[str, Any] | None) -> Preferences:
 
 async def load_preferences(session: AsyncSession, admin_id: str) -> Preferences:
     """Return an admin's preferences."""
-    return preferences_of(await session.scalar(select(Bell.preferences).where(Bell.admin_id == admin_id)))
+    return _preferences_of(await session.scalar(select(Bell.preferences).where(Bell.admin_id == admin_id)))
 
 
 async def load_email_choices(session: AsyncSession) -> tuple[dict[str, Preferences], set[str]]:
     """Return the preferences of the admins who have any, a row for each of a few, and who of them wants a digest."""
     columns = (Bell.admin_id, Bell.preferences, Bell.digest_at.is_not(None).label("digest"))
     rows = (await session.execute(select(*columns).where(Bell.preferences.is_not(None)))).all()
-    choices = {row.admin_id: preferences_of(row.preferences) for row in rows}
+    choices = {row.admin_id: _preferences_of(row.preferences) for row in rows}
     return choices, {row.admin_id for row in rows if row.digest}
 
 

@@ -47,7 +47,7 @@ async def retry_failed_emails_in_batches(
     """
     async with request_transaction(sessions) as session:
         began: datetime = (await session.execute(select(func.clock_timestamp()))).scalar_one()
-        doubtful = await count_doubtful_emails(session, began, since=since, reply=reply, state=state)
+        doubtful = await _count_doubtful_emails(session, began, since=since, reply=reply, state=state)
     retried, size = 0, RETRY_BATCH
     while size:
         async with request_transaction(sessions) as session:
@@ -79,7 +79,7 @@ async def retry_failed_emails(
     return len(await _retry(session, any_of(Email.id, ids))) if ids else 0
 
 
-async def count_doubtful_emails(
+async def _count_doubtful_emails(
     session: AsyncSession,
     began: datetime,
     *,

@@ -73,12 +73,12 @@ async def read_email(store: Store, row: Mapping[str, Any], context: Mapping[str,
     )
     by_hand = row["posted_by"] is not None
     kind = InboundKind(row["kind"])
-    read = partial(read_reply, context["original"], context["fingerprints"], known, kind, by_hand=by_hand)
+    read = partial(_read_reply, context["original"], context["fingerprints"], known, kind, by_hand=by_hand)
     reply = read() if len(context["original"]) <= SMALL else await asyncio.to_thread(read)
     return replace(reply, mentions=context["mentions"])
 
 
-def read_reply(
+def _read_reply(
     original: bytes, fingerprints: Sequence[bytes], known: Known, kind: InboundKind, *, by_hand: bool = False
 ) -> Reply:
     """Return what an email becomes. Raises `Ended` for one with nothing in it, or that an admin must look at.
@@ -102,7 +102,7 @@ def read_reply(
     left_out = len(files) > MAX_FILES or email.incomplete or has_more
     reason = InboundReason.FILES_LEFT_OUT if left_out else None
     text = text.encode("utf-8", "replace").decode()
-    subject = subject_of(email.header("subject"), text, files) if kind is InboundKind.CONVERSATION else None
+    subject = _subject_of(email.header("subject"), text, files) if kind is InboundKind.CONVERSATION else None
     return Reply(text, files[:MAX_FILES], reason, subject)
 
 
@@ -115,7 +115,7 @@ def _text(email: ParsedEmail, ours: Fingerprints, known: Known, kind: InboundKin
     return read_text(email, ours, known).text if own is None else own
 
 
-def subject_of(header: str, text: str, files: Sequence[FilePart]) -> str:
+def _subject_of(header: str, text: str, files: Sequence[FilePart]) -> str:
     """Return the subject of a conversation: that of the email, else the start of its text, or the name of a file."""
     for candidate in (header, text, *(file.name for file in files)):
         line = " ".join(one_line(candidate.replace("\x00", "").encode("utf-8", "replace").decode()).split())

@@ -70,7 +70,7 @@ async def resolve_without_token(
 
 async def _opened(connection: Driver, sender: str | None, same_as: str) -> Bound:
     """Return the conversation that an email opens, of the one customer who has the address."""
-    conversation_id = conversation_of(sender or "", same_as)
+    conversation_id = _conversation_of(sender or "", same_as)
     people = await _with_address(connection, sender) if sender is not None else []
     customers = [person["id"] for person in people if person["role"] != Role.ADMIN]
     new = Bound(conversation_id, InboundKind.CONVERSATION, None, is_proven=False)
@@ -85,7 +85,7 @@ async def _own_conversation(connection: Driver, sender: str, names: Sequence[str
     """Return the conversation that an earlier email of this sender has opened, if this one refers to it."""
     if not names:
         return None
-    row = await connection.fetchrow(_OWN, [conversation_of(sender, name) for name in names])
+    row = await connection.fetchrow(_OWN, [_conversation_of(sender, name) for name in names])
     if row is None or mailbox_or_none(row["email"]) != sender:
         return None
     addresses = frozenset({sender})
@@ -107,7 +107,7 @@ def _spellings(mailbox: str) -> list[str]:
         return [mailbox]
 
 
-def conversation_of(sender: str, same_as: str) -> UUID:
+def _conversation_of(sender: str, same_as: str) -> UUID:
     """Return the id of the conversation that an email opens: the same when it arrives again, or is posted again."""
     digest = blake2b(f"{sender}\n{same_as}".encode("utf-8", "surrogatepass"), digest_size=16).digest()
     return UUID(bytes=digest, version=4)

@@ -76,7 +76,7 @@ def _own_outcome(outcome: Outcome, phase: Phase, code: int | None, text: str) ->
     if outcome is Outcome.BUSY and phase is Phase.END_OF_DATA:
         return None
     permanent = code is not None and code // 100 == PERMANENT
-    return Outcome.REJECTED if permanent and not blames_setup(code, text) else Outcome.DEFERRED
+    return Outcome.REJECTED if permanent and not _blames_setup(code, text) else Outcome.DEFERRED
 
 
 def _before_recipient(phase: Phase, code: int | None, error: Exception) -> Outcome:
@@ -101,7 +101,7 @@ def _of_recipient(phase: Phase, code: int | None, text: str) -> Outcome:
     if digit == PERMANENT:
         return Outcome.REFUSED if is_policy(code, text) else Outcome.REJECTED
     if digit == TRANSIENT:
-        return Outcome.REFUSED if blames_setup(code, text) else Outcome.DEFERRED
+        return Outcome.REFUSED if _blames_setup(code, text) else Outcome.DEFERRED
     return Outcome.UNCERTAIN if phase is Phase.END_OF_DATA else Outcome.DEFERRED
 
 
@@ -112,10 +112,10 @@ def is_policy(code: int | None, text: str) -> bool:
         return True
     if (status is None or not _RECIPIENT_STATUS.match(status)) and _ACCOUNT_WORDS.search(words):
         return True
-    return (status or "").startswith("5.7.") or blames_setup(code, text)
+    return (status or "").startswith("5.7.") or _blames_setup(code, text)
 
 
-def blames_setup(code: int | None, text: str) -> bool:
+def _blames_setup(code: int | None, text: str) -> bool:
     """Return whether a refusal says that the sender, this client or its login is not accepted.
 
     5.7.x alone is not enough: it may be the policy of one recipient.

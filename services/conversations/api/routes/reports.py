@@ -60,7 +60,7 @@ async def get_report(
     check_permission(caller, Permission.REPORTS)
     span = span_of(request, first, last)
     report = await read_report(await driver_connection(session), span, by)
-    if prefers_csv(accept):
+    if _prefers_csv(accept):
         return csv_response(csv_of(report, by), csv_name(span, by))
     return Response(write_json(ReportOut.of(report, span, by)), media_type="application/json", headers=_VARY)
 
@@ -77,7 +77,7 @@ def span_of(request: Request, first: date | None, last: date | None) -> Span:
     return Span(first, last, zone)
 
 
-def prefers_csv(accept: str) -> bool:
+def _prefers_csv(accept: str) -> bool:
     """Return whether an `Accept` header names CSV, with a higher weight than JSON if it names both."""
     weights: dict[str, float] = {}
     for part in accept.lower().split(","):

@@ -46,7 +46,7 @@ class UserOut(ResponseBody):
         """Convert a user. A customer without a name shows as the id."""
         return cls(
             id=user.id,
-            name=customer_name(user.id, user.name, deleted=user.deleted_at is not None),
+            name=_customer_name(user.id, user.name, deleted=user.deleted_at is not None),
             email=user.email,
         )
 
@@ -326,7 +326,7 @@ class Viewer:
         role, sender_id = _SIDE[message.sender_role], message.sender_id
         name, deleted = message.sender_name, message.sender_deleted
         if role is _CUSTOMER:
-            return Sender(id=sender_id, name=customer_name(sender_id, name, deleted=deleted), role=role)
+            return Sender(id=sender_id, name=_customer_name(sender_id, name, deleted=deleted), role=role)
         if self.side is _CUSTOMER:
             return Sender(id=None, name=name or self.store_name, role=role)
         return Sender(id=sender_id, name=name or (DELETED_ADMIN if deleted else sender_id), role=role)
@@ -387,6 +387,6 @@ class Deleted:
     deleted: int
 
 
-def customer_name(user_id: str, name: str | None, *, deleted: bool) -> str:
+def _customer_name(user_id: str, name: str | None, *, deleted: bool) -> str:
     """Return a customer's name, or the id if there is none."""
     return name or (DELETED_CUSTOMER if deleted else user_id)

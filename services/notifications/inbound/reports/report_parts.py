@@ -51,7 +51,7 @@ class Part:
     @property
     def text(self) -> str:
         """The content as text, with the same end of all lines."""
-        charset = parameter_of(self.headers, "charset") if self.kind.startswith("text/") else "utf-8"
+        charset = _parameter_of(self.headers, "charset") if self.kind.startswith("text/") else "utf-8"
         text = decode(self.content[: 2 * MAX_TEXT], charset).replace("\r\n", "\n").replace("\r", "\n")
         if self.kind == "text/html":
             text = "\n".join(line.text for line in html_lines(text))
@@ -90,7 +90,7 @@ def read_blocks(text: str) -> list[Fields]:
     return [block for block in blocks if block]
 
 
-def parameter_of(headers: Message, name: str) -> str:
+def _parameter_of(headers: Message, name: str) -> str:
     """Return a parameter of the content's type; empty if there is none, or none that can be read."""
     try:
         return str(headers.get_param(name, "") or "")
@@ -102,7 +102,7 @@ def _leaves(part: Part, depth: int) -> Iterator[Part]:
     if not part.kind.startswith("multipart/"):
         yield part
     elif depth < MAX_DEPTH and (depth == 0 or part.kind in {"multipart/alternative", "multipart/related"}):
-        boundary = parameter_of(part.headers, "boundary").rstrip()
+        boundary = _parameter_of(part.headers, "boundary").rstrip()
         for source in _split(part.raw, boundary) if boundary else ():
             yield from _leaves(_part(source), depth + 1)
 
