@@ -14,6 +14,7 @@ import contextlib
 import json
 import os
 import random
+import signal
 import statistics
 import tempfile
 import time
@@ -86,7 +87,9 @@ async def _postgres(directory: Path) -> AsyncIterator[Server]:
             server = prepare(directory, free_ports([0])[0], "bench", print)
         else:
             server = await stack.enter_async_context(throwaway_files(directory))
-        await stack.enter_async_context(running(server, settings))
+        # The documents to keep are in unlogged tables, which a stop without a checkpoint would empty.
+        stop_signal = signal.SIGINT if KEEP else signal.SIGQUIT
+        await stack.enter_async_context(running(server, settings, stop_signal=stop_signal))
         yield server
 
 
@@ -116,7 +119,7 @@ async def _index(sessions: SessionFactory, server: Server, files: Path) -> None:
                 await asyncio.to_thread(list, processes.map(write, batches))
         if not await superuser.fetchval("select to_regclass('conversation_search_idx')"):
             await superuser.execute(f"set maintenance_work_mem = '1GB'; {definition.read_text()}")
-        await superuser.execute("update search_progress set fill_before = null")
+        await superuser.execute(_FILLED)
     while await index_round(sessions):
         pass
     seconds = time.perf_counter() - started
@@ -140,6 +143,11 @@ def _write_documents(url: str, ids: Sequence[UUID]) -> None:
     asyncio.run(write())
 
 
+# After a run that was killed, there are neither documents nor progress.
+_FILLED = """
+    insert into search_progress (position) select head from feed
+    on conflict (singleton) do update set fill_before = null
+"""
 _WITHOUT_DOCUMENT = """
     select id from conversations as c
     where not exists (select from conversation_search where conversation_id = c.id) order by id

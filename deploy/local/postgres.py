@@ -165,8 +165,10 @@ async def throwaway_postgres(directory: Path) -> AsyncIterator[Server]:
 
 
 @contextlib.asynccontextmanager
-async def running(server: Server, settings: Mapping[str, str]) -> AsyncIterator[None]:
-    """Run the server of a prepared directory."""
+async def running(
+    server: Server, settings: Mapping[str, str], *, stop_signal: signal.Signals = signal.SIGQUIT
+) -> AsyncIterator[None]:
+    """Run the server of a prepared directory. By default it is stopped at once, which empties unlogged tables."""
     child = postgres(server, server.home / "server.log", settings)
     process = await spawn(child)
     try:
@@ -176,7 +178,7 @@ async def running(server: Server, settings: Mapping[str, str]) -> AsyncIterator[
             await asyncio.sleep(POLL)
         yield
     finally:
-        await end(process, signal.SIGQUIT, child.grace)  # immediate shutdown, without a checkpoint
+        await end(process, stop_signal, child.grace)
 
 
 def remove(directory: Path) -> None:
