@@ -1,6 +1,7 @@
 """The `chats` command: runs every process of Customer Chats, and the commands for operators."""
 
 import asyncio
+import logging
 import os
 import sys
 from collections.abc import Callable, Coroutine
@@ -9,6 +10,7 @@ from functools import partial
 from pathlib import Path
 from typing import Annotated, Any, TypeVar
 
+import structlog
 import typer
 from dotenv import dotenv_values
 
@@ -53,6 +55,8 @@ def _port(default: int) -> Any:
 
 def main() -> None:
     """Run the command line. Invalid settings are reported in one line, with exit code 1."""
+    # Commands report errors themselves, in that one line. Processes configure their own logs.
+    structlog.configure(wrapper_class=structlog.make_filtering_bound_logger(logging.CRITICAL))
     try:
         read_setting_files()
         if sys.argv[1:] and not _is_environment_only(sys.argv[1:]):

@@ -7,7 +7,7 @@ from typing import Annotated, Literal, Self, TypeVar
 from urllib.parse import urlsplit
 
 from pydantic import AfterValidator, Field, SecretStr, ValidationError, model_validator
-from pydantic_core import PydanticCustomError
+from pydantic_core import ErrorDetails, PydanticCustomError
 from pydantic_settings import BaseSettings, NoDecode, PydanticBaseSettingsSource, SettingsConfigDict
 
 from shared.database.url import INVALID_URL, read_database_url
@@ -213,11 +213,19 @@ def settings_errors(kind: type[Settings]) -> list[tuple[str, bool]]:
 def _errors(kind: type[Settings], error: ValidationError) -> list[tuple[str, bool]]:
     # Ignore defaults that could not be derived from other, invalid settings.
     errors = [entry for entry in error.errors() if entry["type"] != "default_factory_not_called"]
-    return [(_describe(kind, entry["loc"], entry["msg"]), entry["type"] == "missing") for entry in errors]
+    return [(_describe(kind, entry), entry["type"] == "missing") for entry in errors]
 
 
-def _describe(kind: type[Settings], loc: tuple[int | str, ...], message: str) -> str:
-    message = message.removeprefix("Value error, ")
-    if not loc:
+def _describe(kind: type[Settings], error: ErrorDetails) -> str:
+    message = error["msg"].removeprefix("Value error, ")
+    if not error["loc"]:
         return message
-    return f"{kind.model_config['env_prefix']}{str(loc[0]).upper()}: {message[:1].lower()}{message[1:]}"
+    name = f"{kind.model_config['env_prefix']}{str(error['loc'][0]).upper()}"
+    limits = error.get("ctx", {})
+    if error["type"] == "missing":
+        return f"{name} must be set"
+    if error["type"] == "too_long":
+        return f"{name}: must have at most {limits['max_length']} values, separated by commas"
+    if error["type"] == "too_short":
+        return f"{name}: must not be empty"
+    return f"{name}: {message[:1].lower()}{message[1:]}"

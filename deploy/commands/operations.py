@@ -48,7 +48,8 @@ def run_on(url: str, work: Callable[[SessionFactory], Awaitable[T]]) -> T:
     try:
         return asyncio.run(main())
     except Problem as problem:
-        raise SettingsError(problem.detail) from None
+        cause = problem.__cause__  # says more to an operator than to a caller of the API
+        raise SettingsError(describe(cause) if isinstance(cause, DATABASE_ERRORS) else problem.detail) from None
     except DATABASE_ERRORS as error:
         raise SettingsError(describe(error)) from None
 

@@ -50,7 +50,10 @@ def _dns_name(value: str) -> str:
 
 def _mail_domain(value: str) -> str:
     """Return a domain that may stand behind an `@`, in its form for mail servers."""
-    return ascii_domain_address(f"reply@{value}").partition("@")[2].lower().rstrip(".")
+    try:
+        return _dns_name(ascii_domain_address(f"reply@{value}").rpartition("@")[2].rstrip("."))
+    except ValueError:
+        raise ValueError("must be a domain, such as replies.store.example") from None
 
 
 def _listen_url(url: str) -> str:

@@ -18,7 +18,7 @@ async def test_an_invalid_setting_is_a_fault_of_each_area_that_needs_it(monkeypa
     assert (severity, text.partition(": the")[0]) == ("FAULT", "Not checked: CHATS_FILES_URL")
     monkeypatch.delenv("CHATS_FILES_URL")
     monkeypatch.delenv("CHATS_CONVERSATIONS_DATABASE_URL")
-    assert await found() == [("NOTE", "Not checked: CHATS_CONVERSATIONS_DATABASE_URL: field required.")]
+    assert await found() == [("NOTE", "Not checked: CHATS_CONVERSATIONS_DATABASE_URL must be set.")]
 
 
 async def found() -> list[tuple[str, str]]:

@@ -55,7 +55,7 @@ async def test_an_environment_without_settings_is_not_fine(monkeypatch: pytest.M
 
 async def test_missing_settings_only_say_which_process_cannot_start_here(monkeypatch: pytest.MonkeyPatch) -> None:
     texts = [text for severity, text, _ in await found(monkeypatch, **DATABASES) if severity == "NOTE"]
-    assert "sweeper cannot start in this environment: CHATS_FEED_SECRET: field required." in texts
+    assert "sweeper cannot start in this environment: CHATS_FEED_SECRET must be set." in texts
     [tokens] = [text for text in texts if text.startswith("notifications-api cannot start in this environment")]
     assert "CHATS_AUTH_SECRET" in tokens
 

@@ -54,6 +54,16 @@ def test_an_invalid_email_setting_is_reported_in_one_line_without_its_value(
     assert "hidden" not in str(error.value).lower()
 
 
+def test_an_invalid_inbound_domain_is_called_a_domain(monkeypatch: pytest.MonkeyPatch) -> None:
+    monkeypatch.setenv("CHATS_NOTIFICATIONS_DATABASE_URL", "postgresql://chats@127.0.0.1/chats")
+    monkeypatch.setenv("CHATS_FEED_SECRET", "the feed's own")
+    monkeypatch.setenv("CHATS_INBOUND_SECRET", "the secret of inbound email")
+    for domain in ("two words", "hidden@store.test", "@store.test", ".", "store..test", "a,b"):
+        monkeypatch.setenv("CHATS_INBOUND_DOMAIN", domain)
+        with pytest.raises(SettingsError, match=r"^CHATS_INBOUND_DOMAIN: must be a domain, such as "):
+            read_settings(SweeperSettings)
+
+
 def test_email_settings_are_parsed(monkeypatch: pytest.MonkeyPatch) -> None:
     monkeypatch.setenv("CHATS_NOTIFICATIONS_DATABASE_URL", "postgresql://chats@127.0.0.1/chats")
     monkeypatch.setenv("CHATS_FEED_SECRET", "the feed's own")

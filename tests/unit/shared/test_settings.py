@@ -27,8 +27,13 @@ def read(monkeypatch: pytest.MonkeyPatch, **changes: str | None) -> ApiSettings:
         ("CHATS_AUTH_SECRET", " , ", "tokens cannot be verified: set CHATS_AUTH_SECRET, CHATS_AUTH_JWKS_URL, or both"),
         ("CHATS_AUTH_SECRET", "hidden", "CHATS_AUTH_SECRET: a secret must have at least 32 bytes"),
         ("CHATS_AUTH_SECRET", f"{SECRET},hidden", "CHATS_AUTH_SECRET: a secret must have at least 32 bytes"),
-        ("CHATS_AUTH_SECRET", ",".join([SECRET] * 3), "CHATS_AUTH_SECRET: "),
-        ("CHATS_CONVERSATIONS_DATABASE_URL", None, "CHATS_CONVERSATIONS_DATABASE_URL: "),
+        (
+            "CHATS_AUTH_SECRET",
+            ",".join([SECRET] * 3),
+            "CHATS_AUTH_SECRET: must have at most 2 values, separated by commas",
+        ),
+        ("CHATS_AUTH_AUDIENCE", ",", "CHATS_AUTH_AUDIENCE: must not be empty"),
+        ("CHATS_CONVERSATIONS_DATABASE_URL", None, "CHATS_CONVERSATIONS_DATABASE_URL must be set"),
         ("CHATS_CONVERSATIONS_DATABASE_URL", "mysql://chats:hidden@host/chats", "must be one of postgresql"),
         ("CHATS_CONVERSATIONS_DATABASE_URL", "hidden", "must be one of postgresql"),
         (
