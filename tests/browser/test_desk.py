@@ -175,3 +175,45 @@ async def test_a_sent_reply_is_taken_back(people: People, site: Site) -> None:
     await expect(page.locator("#reply_body")).to_have_value("In the wrong window")
     await expect(page.locator("#toast")).to_contain_text("taken back")
     assert (await site.conversation(conversation))["status"] == "OPEN"
+
+
+async def test_a_conversation_is_printed_whole_and_without_the_desk(people: People, site: Site) -> None:
+    dora, sam = await people.create_user("dora"), await people.sign_in("sam", role="admin")
+    conversation = await site.open_conversation(dora, "Where is it?")
+    for _ in range(10):
+        await site.answer(conversation, "It is on its way.\n" * 5)
+    page = await sam.open(conversation)
+    await page.emulate_media(media="print")
+    for place in (".top", ".composer", ".context", "#inbox", "#mark-unread"):
+        await expect(page.locator(place)).to_be_hidden()
+    for number in (1, 11):
+        await expect(page.locator(f"#m-{number}")).to_be_visible()
+    heights = "document.documentElement.scrollHeight, document.getElementById('m-1').getBoundingClientRect().top"
+    height, first = await page.evaluate(f"[{heights}]")
+    assert height > 720, "it is cut off after the first page"
+    assert first > 0, "the beginning is out of reach"
+
+
+async def test_forced_colours_show_what_is_current(people: People, site: Site) -> None:
+    dora = await people.create_user("dora")
+    sam = await people.sign_in("sam", role="admin", forced_colors="active", viewport={"width": 1440, "height": 900})
+    conversation, other = [await site.open_conversation(dora, subject) for subject in ("Current", "Other")]
+    page = await sam.open(conversation)
+    outline = "id => getComputedStyle(document.getElementById(id)).outlineStyle"
+    await expect(page.locator(f"#open-{conversation}[aria-current]")).to_be_visible()
+    assert [await page.evaluate(outline, f"c-{row}") for row in (conversation, other)] == ["solid", "none"]
+    border = "id => getComputedStyle(document.getElementById(id)).borderBlockEndColor"
+    assert await page.evaluate(border, "view-all") != await page.evaluate(border, "view-waiting")
+
+
+async def test_a_low_window_shows_the_end_of_a_conversation(people: People, site: Site) -> None:
+    dora = await people.create_user("dora")
+    sam = await people.sign_in("sam", role="admin", viewport={"width": 720, "height": 450})  # a laptop's at 200 %
+    conversation = await site.open_conversation(dora, "Where is it?")
+    for _ in range(20):
+        await site.answer(conversation, "It is on its way.")
+    page = await sam.open(conversation)
+    await expect(page.locator("#m-21")).to_be_in_viewport()
+    box = await page.locator(".MessageHistoryPanel").bounding_box()
+    assert box is not None
+    assert box["height"] >= 200
