@@ -13,19 +13,16 @@ from services.conversations.messaging.idempotency import IdempotencyKey
 from services.conversations.models import CreateKey
 
 
-async def claim_key(
-    session: AsyncSession, caller_id: str, key: IdempotencyKey, chosen_id: UUID | None = None
-) -> tuple[UUID, bool]:
+async def claim_key(session: AsyncSession, caller_id: str, key: IdempotencyKey | None) -> tuple[UUID | None, bool]:
     """Claim a key; return the id for what the request creates, and whether an earlier request has created it.
 
-    The id is a new one, unless one is chosen. Waits for concurrent requests with the same key. Raises
-    `IdempotencyKeyReused`.
+    Without a key, there is no id. Waits for concurrent requests with the same key. Raises `IdempotencyKeyReused`.
     """
+    if key is None:
+        return None, False
     claim = (
         insert(CreateKey)
-        .values(
-            caller_id=caller_id, key=key.key, request_hash=key.request_hash, conversation_id=chosen_id or func.uuidv7()
-        )
+        .values(caller_id=caller_id, key=key.key, request_hash=key.request_hash, conversation_id=func.uuidv7())
         .on_conflict_do_nothing()
         .returning(CreateKey.conversation_id)
     )

@@ -130,14 +130,12 @@ async def add_note(
     key: IdempotencyKeyHeader = None,
 ) -> NoteOut:
     """Add a note that only admins see. It moves neither the status nor the read flags."""
-    claimed_id, replayed = None, False
-    if once := key_of(key, f"note:{conversation_id}", body):
-        claimed_id, replayed = await claim_key(session, caller.id, once)
+    note_id, replayed = await claim_key(session, caller.id, key_of(key, f"note:{conversation_id}", body))
     mark_replay(response, replayed=replayed)
-    if claimed_id is None or not replayed:
+    if note_id is None or not replayed:
         note = notes.NewNote(conversation_id, body.body, body.mentions, caller.id)
-        claimed_id = await notes.add_note(session, note, claimed_id)
-    return await _note(request, session, conversation_id, claimed_id)
+        note_id = await notes.add_note(session, note, note_id)
+    return await _note(request, session, conversation_id, note_id)
 
 
 @router.delete(
@@ -231,9 +229,7 @@ async def create_canned_reply(
     key: IdempotencyKeyHeader = None,
 ) -> CannedReplyOut:
     """Create a canned reply. Its shortcut is unique in its language."""
-    reply_id, replayed = None, False
-    if once := key_of(key, "canned-reply", body):
-        reply_id, replayed = await claim_key(session, caller.id, once)
+    reply_id, replayed = await claim_key(session, caller.id, key_of(key, "canned-reply", body))
     mark_replay(response, replayed=replayed)
     if reply_id is not None and replayed:
         return CannedReplyOut.of(await canned_replies.read_canned_reply(session, reply_id))

@@ -62,9 +62,7 @@ async def create_webhook(
 ) -> WebhookWithSecret:
     """Create a webhook for what happens from now on. Its secret is in this response only. Up to 20 are possible."""
     check_target(request, body.url)
-    webhook_id, replayed = None, False
-    if once := key_of(key, "webhook", body):
-        webhook_id, replayed = await claim_key(session, caller.id, once)
+    webhook_id, replayed = await claim_key(session, caller.id, key_of(key, "webhook", body))
     mark_replay(response, replayed=replayed)
     if webhook_id is not None and replayed:
         return WebhookWithSecret.of(await registry.get_webhook(session, webhook_id), shown=False)

@@ -101,12 +101,9 @@ async def write_note(
 
 
 async def _add_note(session: AsyncSession, conversation_id: UUID, body: WriteNote, admin_id: str, key: str) -> None:
-    claimed_id = None
-    if once := key_of(key, f"note:{conversation_id}", body):
-        claimed_id, replayed = await claim_key(session, admin_id, once)
-        if replayed:
-            return
-    await add_note(session, NewNote(conversation_id, body.body, body.mentions, admin_id), claimed_id)
+    note_id, replayed = await claim_key(session, admin_id, key_of(key, f"note:{conversation_id}", body))
+    if not replayed:
+        await add_note(session, NewNote(conversation_id, body.body, body.mentions, admin_id), note_id)
 
 
 @router.post("/notes/{note_id}/delete/")

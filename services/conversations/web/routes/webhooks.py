@@ -62,11 +62,9 @@ async def create_webhook(request: Request, page_context: AdminSubmission, sessio
     if form.body is None:
         return await _list(request, page_context, session, form)
     fields = CreateWebhook(url=form.body.url, types=types, description=form.body.description)
-    once = key_of(form.key, "webhook-page", fields)
-    assert once is not None  # noqa: S101 - a form has a key
     try:
         async with session.begin_nested():
-            webhook_id, replayed = await claim_key(session, principal.id, once)
+            webhook_id, replayed = await claim_key(session, principal.id, key_of(form.key, "webhook-page", fields))
             if replayed:
                 return redirect(f"{WEBHOOKS_ROOT}{webhook_id}/")
             webhook = await registry.create_webhook(
