@@ -101,12 +101,12 @@ def how_it_ended(status: int) -> str:
     return f"was ended by {signal.Signals(-status).name}" if status < 0 else f"ended with exit code {status}"
 
 
-def last_lines(log: Path, count: int = 5) -> str:
-    """Return the last lines of a log, indented; empty if there is none."""
+def last_lines(log: Path) -> str:
+    """Return the last five lines of a log, indented; empty if there is none."""
     with contextlib.suppress(OSError), log.open("rb") as file:
         file.seek(max(0, log.stat().st_size - 4000))
         lines = [line for line in file.read().decode(errors="replace").splitlines() if line.strip()]
-        return "".join(f"\n    {line}" for line in lines[-count:])
+        return "".join(f"\n    {line}" for line in lines[-5:])
     return ""
 
 

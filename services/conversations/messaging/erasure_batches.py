@@ -60,28 +60,28 @@ class State:
     stalled_seconds: float
 
 
-async def erase_if_small(session: AsyncSession, conversation_ids: Sequence[UUID], *, size: int = BATCH) -> int:
-    """Erase the remaining rows of deleted conversations if these are at most `size`; return how many it erased."""
-    if not 0 < len(conversation_ids) <= size:
+async def erase_if_small(session: AsyncSession, conversation_ids: Sequence[UUID]) -> int:
+    """Erase the remaining rows of deleted conversations if these are at most `BATCH`; return how many it erased."""
+    if not 0 < len(conversation_ids) <= BATCH:
         return 0
-    rows: int = await session.scalar(erasure_sql.COUNT, {"ids": list(conversation_ids), "most": size + 1})
-    if rows > size:
+    rows: int = await session.scalar(erasure_sql.COUNT, {"ids": list(conversation_ids), "most": BATCH + 1})
+    if rows > BATCH:
         return 0
     await session.execute(delete(Message).where(any_of(Message.conversation_id, conversation_ids)))
     await session.execute(delete(ConversationEntry).where(any_of(ConversationEntry.conversation_id, conversation_ids)))
     await session.execute(delete(Attachment).where(any_of(Attachment.conversation_id, conversation_ids)))
     await erase_conversations(session, conversation_ids)
-    await session.execute(erasure_sql.ERASE_RESPONSES, {"ids": list(conversation_ids), "size": size})
+    await session.execute(erasure_sql.ERASE_RESPONSES, {"ids": list(conversation_ids), "size": BATCH})
     await session.execute(delete(Erasure).where(any_of(Erasure.conversation_id, conversation_ids)))
     return rows
 
 
-async def erase_user_in_log(session: AsyncSession, user_id: str, *, size: int = BATCH) -> bool:
-    """Erase a user's name and address from the log if at most `size` events hold them; return whether it did.
+async def erase_user_in_log(session: AsyncSession, user_id: str) -> bool:
+    """Erase a user's name and address from the log if at most `BATCH` events hold them; return whether it did.
 
     The caller holds a lock on the user, so no concurrent transaction can add another such event.
     """
-    if await session.scalar(erasure_sql.COUNT_OF_USER, {"user_id": user_id, "most": size + 1}) > size:
+    if await session.scalar(erasure_sql.COUNT_OF_USER, {"user_id": user_id, "most": BATCH + 1}) > BATCH:
         return False
     await session.execute(erasure_sql.ERASE_USER, {"user_id": user_id})
     return True
@@ -116,19 +116,19 @@ async def find_erasure(session: AsyncSession, user_id: str) -> Erasure | None:
     return erasure
 
 
-async def hide_conversations(session: AsyncSession, erasure_id: UUID, *, size: int = HIDE_BATCH) -> bool:
-    """Delete up to `size` conversations of a user who is erased with their content; return whether there may be more.
+async def hide_conversations(session: AsyncSession, erasure_id: UUID) -> bool:
+    """Delete conversations of a user who is erased with their content, a batch; return whether there may be more.
 
     Keeps conversations that the user opened after the deletion.
     """
     erasure = await session.get_one(Erasure, erasure_id, with_for_update=True, populate_existing=True)
     if not erasure.content:
         return False
-    values = {"user_id": erasure.user_id, "asked_at": erasure.asked_at, "size": size}
+    values = {"user_id": erasure.user_id, "asked_at": erasure.asked_at, "size": HIDE_BATCH}
     ids = (await session.scalars(erasure_sql.HIDE, values)).all()
     erasure.erased += await erase_if_small(session, ids)
     await session.flush()
-    return len(ids) == size
+    return len(ids) == HIDE_BATCH
 
 
 async def list_unfinished(sessions: SessionFactory) -> Sequence[UUID]:

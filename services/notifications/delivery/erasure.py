@@ -50,12 +50,12 @@ async def choose_small(session: AsyncSession, conversation_ids: Collection[UUID]
     return small
 
 
-async def erase_recipient(session: AsyncSession, user_id: str, before: datetime, *, size: int = BATCH) -> None:
-    """Erase a deleted user's address from emails up to a time and replies; schedule the rest beyond `size` rows."""
+async def erase_recipient(session: AsyncSession, user_id: str, before: datetime) -> None:
+    """Erase a deleted user's address from emails up to a time and replies; schedule the rest beyond `BATCH` rows."""
     erasure = Erasure(user_id=user_id, until=before)
     session.add(erasure)
     await session.flush()
-    await erase_batch(session, erasure.id, size=size)
+    await erase_batch(session, erasure.id)
 
 
 async def erase_batch(session: AsyncSession, erasure_id: UUID, *, size: int = BATCH) -> int:
