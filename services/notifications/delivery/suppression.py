@@ -9,7 +9,7 @@ from dataclasses import dataclass
 from typing import Final
 from uuid import UUID
 
-from sqlalchemy import func, select
+from sqlalchemy import exists, func, select
 from sqlalchemy.ext.asyncio import AsyncSession
 
 from services.notifications.event_log.append import STOP_UPDATED_SQL, append_events
@@ -45,6 +45,11 @@ async def find_suppressed(session: AsyncSession, mailboxes: Collection[str]) -> 
         return set()
     rows = await (await transaction_driver(session)).fetch(_FIND, sorted(mailboxes))
     return {row["mailbox"] for row in rows}
+
+
+async def is_suppressed(session: AsyncSession, user_id: str) -> bool:
+    """Return whether a person's present address is suppressed."""
+    return bool(await session.scalar(select(exists().where(Suppression.user_id == user_id))))
 
 
 async def list_suppressed(

@@ -15,6 +15,7 @@ from sqlalchemy.ext.asyncio import AsyncSession
 
 from services.notifications.api.dependencies import CurrentSettings
 from services.notifications.delivery.muting import Wish, read_muting, set_muting
+from services.notifications.delivery.suppression import is_suppressed
 from services.notifications.models import Notification, Person
 from services.notifications.web.errors import PageRoute
 from services.notifications.web.session import authenticate
@@ -62,6 +63,7 @@ async def show_choice(
         await read_muting(session, user_id, conversation_id),
         f"{MESSAGES}{conversation_id}/" if conversation_id else MESSAGES,
         fields={"csrf_token": token.csrf},
+        suppressed=await is_suppressed(session, user_id),
         is_about_one=conversation_id is not None,
         lost=lost,
     )

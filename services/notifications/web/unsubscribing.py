@@ -21,6 +21,7 @@ from sqlalchemy.ext.asyncio import AsyncSession
 
 from services.notifications.api.dependencies import CurrentSettings
 from services.notifications.delivery.muting import Muting, Wish, read_muting, set_muting
+from services.notifications.delivery.suppression import is_suppressed
 from services.notifications.mail import message
 from services.notifications.mail.unsubscribe_links import PATH, read_unsubscribe_token
 from services.notifications.models import Email, Person, SendingControl
@@ -112,7 +113,9 @@ async def _page(
 ) -> HTMLResponse:
     person = await session.get(Person, email[0]) if email else None
     messages = f"{settings.public_url.rstrip('/')}/dashboard/messages/"
-    return unsubscribe_page(request, settings, person.locale if person else None, muting, messages)
+    suppressed = await is_suppressed(session, email[0]) if email else False
+    locale = person.locale if person else None
+    return unsubscribe_page(request, settings, locale, muting, messages, suppressed=suppressed)
 
 
 def unsubscribe_page(
@@ -123,13 +126,14 @@ def unsubscribe_page(
     messages: str,
     *,
     fields: Mapping[str, str] = MappingProxyType({}),
+    suppressed: bool = False,
     is_about_one: bool = True,
     lost: bool = False,
 ) -> HTMLResponse:
     """Return the page, a 404 without `muting`. `fields` are hidden in its form.
 
-    `messages` is where the answers are. `is_about_one`: it can stop the emails about one conversation. `lost`: the last
-    choice was not saved.
+    `messages` is where the answers are. `suppressed`: emails to the address came back. `is_about_one`: it can stop the
+    emails about one conversation. `lost`: the last choice was not saved.
     """
     language = find_language(message.LOCALE, [locale, *accepted_languages(request)])
     loader = FileSystemLoader(Path(message.__file__).parent / "templates")
@@ -142,6 +146,7 @@ def unsubscribe_page(
         muting=muting,
         messages=messages,
         fields=fields,
+        suppressed=suppressed,
         is_about_one=is_about_one,
         lost=lost,
     )

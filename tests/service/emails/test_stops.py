@@ -191,6 +191,8 @@ async def test_a_suppressed_address_asks_its_customer_to_correct_it_until_they_d
         await store.following.deliver(SETTINGS)
         await store.following.follow()
         assert ("correct the email address" in await store.of_anna()) is asks, email_address
+        choices = (await store.notifications.get(EMAILS)).text
+        assert ("correct the email address" in choices, "You get an email" in choices) == (asks, not asks)
     await shop.call("PUT", "/users/anna", {"name": "Anna", "email": address})
     await store.following.deliver(SETTINGS)
     async with transaction(sessions) as session:
