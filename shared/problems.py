@@ -191,15 +191,18 @@ PATTERNS: Final = {
 }
 
 
+_COUNTED: Final = {"Value", "List"}  # what pydantic calls a text or list that a validator made, and other lists
+
+
 def message_of(fault: Mapping[str, Any]) -> str:
     """Return the message of a pydantic error. Of text that was trimmed first, pydantic counts "items", as of a list."""
     limits = fault.get("ctx", {})
     if words := PATTERNS.get(limits.get("pattern")):
         return words
-    if limits.get("field_type") == "Value" and fault["type"] == "too_long":
+    if limits.get("field_type") in _COUNTED and fault["type"] == "too_long":
         counted = "items" if isinstance(fault.get("input"), list) else "characters"
         return f"must have at most {limits['max_length']} {counted}, not {limits['actual_length']}"
-    if limits.get("field_type") == "Value" and fault["type"] == "too_short":
+    if limits.get("field_type") in _COUNTED and fault["type"] == "too_short":
         return "must not be empty"
     return str(fault["msg"]).removeprefix("Value error, ")
 

@@ -236,10 +236,13 @@ def _parse_timestamp(text: str) -> datetime | None:
 
 
 def _read_link(value: str) -> str:
-    parts = urlsplit(value)  # may itself raise ValueError
-    if parts.scheme.lower() not in {"http", "https"} or not value[len(parts.scheme) :].startswith("://"):
-        raise ValueError("must be an http or https URL")
-    if _NOT_IN_URL.search(value) or not parts.hostname:
+    try:
+        parts = urlsplit(value)
+        is_web = parts.scheme.lower() in {"http", "https"} and value[len(parts.scheme) :].startswith("://")
+        is_usable = is_web and bool(parts.hostname) and parts.port != 0 and not _NOT_IN_URL.search(value)
+    except ValueError:  # an address in brackets that is none, or a port that is no number
+        is_usable = False
+    if not is_usable:
         raise ValueError("must be an http or https URL")
     return value
 

@@ -70,7 +70,7 @@ async def test_a_subject_is_one_line_of_1_to_200_characters(anna: Caller, subjec
     assert (await anna.open(subject=" " + "é" * 200 + "\n"))["subject"] == "é" * 200
 
 
-async def test_length_errors_count_characters_and_files(anna: Caller) -> None:
+async def test_length_errors_count_characters_and_files(anna: Caller, sam: Caller) -> None:
     fields = {"subject": "x" * 201, "attachments": [str(uuid4()) for _ in range(11)], "body": "\n" + "y" * 10_001}
     answer = await anna.call("POST", "/conversations", fields)
     assert [error["msg"] for error in answer.json()["errors"]] == [
@@ -80,6 +80,9 @@ async def test_length_errors_count_characters_and_files(anna: Caller) -> None:
     ]
     answer = await anna.call("POST", "/conversations", {"subject": " \n"})
     assert answer.json()["errors"] == [{"loc": ["body", "subject"], "msg": "must not be empty"}]
+    for ids, message in (([], "must not be empty"), ([str(uuid4()) for _ in range(101)], "at most 100 items, not 101")):
+        answer = await sam.call("POST", "/conversations/bulk-delete", {"ids": ids})
+        assert answer.json()["errors"][0]["msg"].endswith(message)
 
 
 async def test_a_customer_links_only_their_own_order(anna: Caller, ben: Caller, shop: Caller) -> None:

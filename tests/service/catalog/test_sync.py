@@ -206,6 +206,14 @@ async def test_an_invalid_optional_field_does_not_reject_the_record(
     assert all(warning["msg"] for warning in warnings)
 
 
+@pytest.mark.parametrize(
+    "url", ["https://store.test:99999/", "https://store.test:0/", "https://store.test:x/", "https://[store.test/"]
+)
+async def test_a_link_that_no_browser_opens_is_left_out(shop: Caller, url: str) -> None:
+    answer = await shop.call("PUT", "/orders/A-1", ORDER | {"url": url})
+    assert answer.json()["warnings"] == [{"loc": ["body", "url"], "msg": "left out: must be an http or https URL"}]
+
+
 async def test_the_other_fields_of_a_record_with_an_invalid_field_are_saved(
     anna: Caller, sam: Caller, shop: Caller
 ) -> None:
