@@ -207,7 +207,7 @@ async def _search(url: str, samples: Sequence[str]) -> None:
 
 def _searching(connection: Driver, text: str, filters: Filters) -> Callable[[], Awaitable[int]]:
     async def search() -> int:
-        return len((await find_conversations(connection, parse(text), filters, Side.ADMIN, None, PAGE))[0])
+        return len((await find_conversations(connection, parse(text), filters, Side.ADMIN, None, PAGE)).found)
 
     return search
 

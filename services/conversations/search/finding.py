@@ -55,6 +55,17 @@ class Found(NamedTuple):
     match: Match
 
 
+class FoundPage(NamedTuple):
+    """A page of what was found, and the cursor of the next.
+
+    It is not complete while the indexer goes through all conversations: those that it has not reached are not found.
+    """
+
+    found: list[Found]
+    next_cursor: str | None
+    is_complete: bool
+
+
 class _Pending(NamedTuple):
     """A conversation with messages that are not indexed yet, newest first, and their terms."""
 
@@ -64,8 +75,8 @@ class _Pending(NamedTuple):
 
 async def find_conversations(
     reader: Reader, query: SearchQuery, filters: Filters, side: Side, cursor: str | None, limit: int
-) -> tuple[list[Found], str | None]:
-    """Return a page of the conversations that have all terms, and the cursor of the next. Raises `SearchTooSlow`."""
+) -> FoundPage:
+    """Return a page of the conversations that have all terms. Raises `SearchTooSlow`."""
     binding = (*cursor_binding("search", side, filters), tuple(query.terms))
     try:
         async with asyncio.timeout(DEADLINE):
@@ -82,8 +93,8 @@ async def _find(
     cursor: str | None,
     limit: int,
     binding: Hashable,
-) -> tuple[list[Found], str | None]:
-    pending = await _read_pending(reader, filters.user_id if side is Side.CUSTOMER else None)
+) -> FoundPage:
+    pending, is_complete = await _read_pending(reader, filters.user_id if side is Side.CUSTOMER else None)
     wanted = rows_to_fetch(limit)
     if any(len(term.words) > 1 for term in query.wanted):
         wanted += wanted // 4  # some may not have the phrase, and a second round takes as long as the first
@@ -96,7 +107,8 @@ async def _find(
         rows = await fetch_with_custom_plan(reader, statement, *page.values) if query.terms else []
         for index, row in enumerate(rows):
             if len(found) == limit:
-                return found, activity_cursor(binding, ConversationDetail.of(rows[index - 1])) if index else cursor
+                last = activity_cursor(binding, ConversationDetail.of(rows[index - 1])) if index else cursor
+                return FoundPage(found, last, is_complete)
             detail = ConversationDetail.of(row)
             number, body, notes, custom, merged_ids = row[-5:]
             newer = pending[detail.conversation.id].messages if detail.conversation.id in pending else []
@@ -104,17 +116,23 @@ async def _find(
             if match := find_match(query, detail, messages, _notes(notes), side, custom, merged_ids):
                 found.append(Found(detail, match))
         if len(rows) < wanted:
-            return found, None
+            return FoundPage(found, None, is_complete)
         cursor = activity_cursor(binding, ConversationDetail.of(rows[-1]))
-    return found, cursor
+    return FoundPage(found, cursor, is_complete)
 
 
-async def _read_pending(reader: Reader, customer: str | None) -> dict[UUID, _Pending]:
-    """Return the conversations that the indexer has not caught up with: all, or a customer's."""
+async def _read_pending(reader: Reader, customer: str | None) -> tuple[dict[UUID, _Pending], bool]:
+    """Return the conversations that the indexer has not caught up with, all or a customer's, and whether it is done.
+
+    It is while it follows the log, and not while it goes through all conversations.
+    """
     sql, values = (_PENDING, [PENDING]) if customer is None else (_PENDING_OF_CUSTOMER, [PENDING, customer])
     pending: dict[UUID, _Pending] = defaultdict(lambda: _Pending([], set()))
-    rows = await reader.fetch(sql, *values)
-    for conversation_id, subject, order_number, is_new, number, body in rows:
+    is_done = True
+    for conversation_id, subject, order_number, is_new, number, body in await reader.fetch(sql, *values):
+        if conversation_id is None:
+            is_done = False
+            continue
         conversation = pending[conversation_id]
         if is_new:
             conversation.terms.update(terms(heading_of(subject, order_number)))
@@ -122,7 +140,7 @@ async def _read_pending(reader: Reader, customer: str | None) -> dict[UUID, _Pen
             conversation.messages.append((number, body))
         if body is not None:  # of a message, or of all notes
             conversation.terms.update(terms(body))
-    return dict(pending)
+    return dict(pending), is_done
 
 
 class _Statement:
@@ -324,7 +342,8 @@ def _pending_sql(types: Iterable[str], scope: str, notes: str = "") -> str:
     """Return the SQL of the messages and notes that are newer than their documents.
 
     These are of the newest events that the indexer has not read. An event of a conversation without a document makes a
-    row without a message, for the subject; all notes of a conversation are one row.
+    row without a message, for the subject; all notes of a conversation are one row. A row without a conversation says
+    that the indexer goes through all of them.
     """
     quoted_types = ", ".join(f"'{kind}'" for kind in types)
     newest = f"type in ({quoted_types}) and {scope}"
@@ -355,6 +374,9 @@ waiting as materialized (select distinct conversation_id from newest)
     order by c.id, m.number desc limit $1
 )
 {notes}
+union all
+select null, null, null, false, null, null
+where not exists (select from search_progress where fill_before is null)
 """  # noqa: S608 - built from constants
 
 

@@ -19,10 +19,14 @@ from shared.problems import Invalid
 
 @dataclass(frozen=True, slots=True)
 class Result:
-    """A page of a list. Of a search, each row has its match; `problem` names the reason why there was none."""
+    """A page of a list. Of a search, each row has its match; `problem` names the reason why there was none.
+
+    `is_complete` as in `search.finding.FoundPage`.
+    """
 
     rows: Sequence[tuple[ConversationDetail, Match | None]] = ()
     next_cursor: str | None = None
+    is_complete: bool = True
     problem: str | None = None
 
     @classmethod

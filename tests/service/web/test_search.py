@@ -4,17 +4,20 @@ from collections.abc import AsyncIterator
 
 import httpx2
 import pytest
+from sqlalchemy import text
 from sqlalchemy.ext.asyncio import AsyncEngine
 
 from services.conversations.search import finding
 from services.conversations.search.excerpts import Match
 from services.conversations.search.query import Span
 from services.conversations.web.searching import marked
+from shared.database.transactions import SessionFactory, transaction
 from tests.service.helpers.browser import HOST, Browser
 from tests.service.helpers.callers import ORDER, Caller
 from tests.service.helpers.html import Page
 from tests.service.helpers.inbox_pages import listed, show, signed_in
 from tests.service.helpers.recorded_statements import statements, without_transactions
+from tests.service.search.test_finding import catch_up_with_log
 
 LIST = "/dashboard/messages/"
 
@@ -131,3 +134,18 @@ def test_an_excerpt_is_escaped_around_and_inside_its_marks() -> None:
     match = Match("message", 1, None, "a<b>&c <i>", [Span(1, 3), Span(7, 3)])
     assert marked(match) == "a<mark>&lt;b&gt;</mark>&amp;c <mark>&lt;i&gt;</mark>"
     assert marked(Match("subject", None, None, "<b>", [])) == "&lt;b&gt;"
+
+
+async def test_a_search_says_that_old_conversations_may_be_missing_until_all_are_indexed(
+    desk: Browser, customer: Browser, anna: Caller, conversations: SessionFactory
+) -> None:
+    await anna.open(subject="Jacket")
+    async with transaction(conversations) as session:
+        await session.execute(text("delete from search_progress"))  # as a crash of PostgreSQL leaves it
+    for q in ("jacket", "hoodie"):
+        for page in (await show(desk, q=q), await show_list(customer, q=q)):
+            assert "may be missing" in page.by_id("incomplete").text
+    assert not (await show(desk)).by_id("incomplete").text.strip()
+    await catch_up_with_log(conversations)
+    for page in (await show(desk, q="hoodie"), await show_list(customer, q="hoodie")):
+        assert not page.by_id("incomplete").text.strip()

@@ -127,8 +127,8 @@ async def admin_list_conversations(
     if q and q.strip():
         if sort == "waiting":
             raise Invalid("A search has the order of activity: leave out sort, or q.", ("query", "sort"))
-        found, next_cursor = await find_conversations(reading, parse(q), filters, Side.ADMIN, cursor, limit)
-        return Page(items=[AdminConversationOut.of(*each) for each in found], next_cursor=next_cursor)
+        page = await find_conversations(reading, parse(q), filters, Side.ADMIN, cursor, limit)
+        return Page(items=[AdminConversationOut.of(*each) for each in page.found], next_cursor=page.next_cursor)
     if sort == "waiting":
         conversations, next_cursor = await listing.list_by_waiting(reading, filters, cursor, limit)
     else:

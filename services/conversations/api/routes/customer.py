@@ -85,8 +85,8 @@ async def list_conversations(
     """List the caller's conversations, last activity first. `q` finds words in messages, subjects and order numbers."""
     filters = Filters(tuple(sorted(set(status or ()))), unread, reading.principal.id, order_id)
     if q and q.strip():
-        found, next_cursor = await find_conversations(reading, parse(q), filters, Side.CUSTOMER, cursor, limit)
-        return Page(items=[ConversationOut.of(*each) for each in found], next_cursor=next_cursor)
+        page = await find_conversations(reading, parse(q), filters, Side.CUSTOMER, cursor, limit)
+        return Page(items=[ConversationOut.of(*each) for each in page.found], next_cursor=page.next_cursor)
     conversations, next_cursor = await listing.list_by_activity(reading, filters, Side.CUSTOMER, cursor, limit)
     return Page(items=[ConversationOut.of(conversation) for conversation in conversations], next_cursor=next_cursor)
 

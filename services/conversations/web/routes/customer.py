@@ -58,6 +58,7 @@ async def list_conversations(
         rows=result.rows,
         next_cursor=result.next_cursor,
         search_problem=result.problem,
+        is_complete=result.is_complete,
         q=q,
         first=cursor is None,
     )

@@ -72,6 +72,7 @@ async def list_all_conversations(
         kept=[(detail, UserOut.of(detail.user), None) for detail in kept],
         next_cursor=result.next_cursor,
         search_problem=result.problem,
+        is_complete=result.is_complete,
         choices=choices,
     )
 
