@@ -9,7 +9,6 @@ It prints rates, their ratios, and the CPU of each process for an email. Last, t
 import asyncio
 import contextlib
 import os
-import signal
 import statistics
 import sys
 import tempfile
@@ -24,9 +23,9 @@ from uuid import UUID
 import psutil
 from aiosmtpd.lmtp import LMTP
 
+from bench.sink import running_module
 from bench.stage import Spent, Stage, running_stage, spent, talk
 from deploy.local.ports import free_ports
-from deploy.local.processes import Child, end, spawn
 from services.notifications.mail.fingerprints import fingerprint
 from services.notifications.mail.reply_addresses import make_reply_address, read_reply_token
 
@@ -144,23 +143,8 @@ def deliveries(first: int) -> list[Delivery]:
 @contextlib.asynccontextmanager
 async def running_sink(directory: Path) -> AsyncIterator[tuple[int, psutil.Process]]:
     """Run the bare aiosmtpd as a process; yield its port and the process."""
-    [port] = free_ports([0])
-
-    async def ready() -> bool:
-        return True
-
-    command = [sys.executable, "-m", "bench.inbound", "sink", str(port)]
-    process = await spawn(Child(name="aiosmtpd", command=command, log=directory / "aiosmtpd.log", ready=ready))
-    try:
-        while True:
-            with contextlib.suppress(OSError):
-                _, writer = await asyncio.open_connection("127.0.0.1", port)
-                writer.close()
-                break
-            await asyncio.sleep(0.05)
-        yield port, psutil.Process(process.pid)
-    finally:
-        await end(process, signal.SIGKILL, 5)
+    async with running_module("bench.inbound", "sink", log=directory / "aiosmtpd.log") as (port, process_id):
+        yield port, psutil.Process(process_id)
 
 
 def serve_sink(port: int) -> None:

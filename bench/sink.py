@@ -64,14 +64,22 @@ class Sink:
 @contextlib.asynccontextmanager
 async def running_sink(directory: Path) -> AsyncIterator[Sink]:
     """Run a sink in a separate process."""
-    [port], log = free_ports([0]), directory / "sink.taken"
+    log = directory / "sink.taken"
     log.touch()
+    async with running_module("bench.sink", "--log", str(log), "--port", log=directory / "sink.log") as (port, _):
+        yield Sink(port, log)
+
+
+@contextlib.asynccontextmanager
+async def running_module(*words: str, log: Path) -> AsyncIterator[tuple[int, int]]:
+    """Run a module as a server on a free port, the last of its arguments; yield the port and the process's id."""
+    [port] = free_ports([0])
 
     async def ready() -> bool:
         return True
 
-    command = [sys.executable, "-m", "bench.sink", "--port", str(port), "--log", str(log)]
-    process = await spawn(Child(name="sink", command=command, log=directory / "sink.log", ready=ready))
+    command = [sys.executable, "-m", *words, str(port)]
+    process = await spawn(Child(name=words[0], command=command, log=log, ready=ready))
     try:
         while True:
             with contextlib.suppress(OSError):
@@ -79,7 +87,7 @@ async def running_sink(directory: Path) -> AsyncIterator[Sink]:
                 writer.close()
                 break
             await asyncio.sleep(0.05)
-        yield Sink(port, log)
+        yield port, process.pid
     finally:
         await end(process, signal.SIGKILL, 5)
 
