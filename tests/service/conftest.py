@@ -33,7 +33,7 @@ from tests.helpers.identity_provider import ALGORITHMS, Provider, private_key, p
 from tests.helpers.waiting import eventually
 from tests.service.helpers.callers import Caller
 from tests.service.helpers.compiled_templates import share_templates
-from tests.service.helpers.connected import connect
+from tests.service.helpers.connected import client_of, connect
 from tests.service.helpers.live_api import Live
 from tests.service.helpers.provider_keys import Clock, keys_of
 from tests.service.helpers.sweeping import Sweeper
@@ -137,8 +137,7 @@ async def api(
     )
     app = create_conversations_app(settings)
     connect(app, conversations)
-    transport = httpx2.ASGITransport(app=app, raise_app_exceptions=False)
-    async with httpx2.AsyncClient(transport=transport, base_url="http://chats.test") as client:
+    async with client_of(app) as client:
         yield client
 
 
@@ -194,8 +193,7 @@ async def notifications_api(
     )
     app = create_notifications_app(settings)
     connect(app, notifications)
-    transport = httpx2.ASGITransport(app=app, raise_app_exceptions=False)
-    async with httpx2.AsyncClient(transport=transport, base_url="http://chats.test") as client:
+    async with client_of(app) as client:
         yield client
 
 

@@ -21,7 +21,6 @@ from tests.system.helpers.product import SECRET, Product, running_product
 from tests.system.helpers.small_stores import PROGRAMS, small_store, why_not
 
 TOKENS = TokenSettings(auth_secret=[SecretStr(SECRET)])
-LOGIN = "/somewhere/login"
 SKIPPED = {name: why_not(name) for name in PROGRAMS}
 
 

@@ -15,7 +15,7 @@ from shared.problems import PATTERNS
 from tests.service.access.table import ROWS
 from tests.service.conftest import SECRET
 from tests.service.helpers.callers import Caller, problem
-from tests.service.helpers.connected import connect
+from tests.service.helpers.connected import client_of, connect
 
 ORIGIN = "https://store.test"
 NOTIFICATIONS = "/api/v1/notifications/openapi.json"
@@ -227,8 +227,7 @@ async def open_api(conversations: SessionFactory, databases: dict[str, str]) -> 
     )
     app = create_app(settings)
     connect(app, conversations)
-    transport = httpx2.ASGITransport(app=app, raise_app_exceptions=False)
-    async with httpx2.AsyncClient(transport=transport, base_url="http://chats.test") as client:
+    async with client_of(app) as client:
         yield client
 
 

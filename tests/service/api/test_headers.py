@@ -10,6 +10,7 @@ from services.notifications.app import create_app as create_notifications
 from services.notifications.settings import ApiSettings as NotificationsSettings
 from tests.service.conftest import SECRET, As
 from tests.service.helpers.callers import problem
+from tests.service.helpers.connected import client_of
 
 STRICT = {
     "cache-control": "no-store",
@@ -21,11 +22,6 @@ DOCUMENTS = {
     "conversations": ("/docs", "/openapi.json"),
     "notifications": ("/api/v1/notifications/docs", "/api/v1/notifications/openapi.json"),
 }
-
-
-def browser_of(app: FastAPI) -> httpx2.AsyncClient:
-    transport = httpx2.ASGITransport(app=app, raise_app_exceptions=False)
-    return httpx2.AsyncClient(transport=transport, base_url="http://chats.test")
 
 
 def conversations_app(url: str, **settings: object) -> FastAPI:
@@ -74,7 +70,7 @@ async def test_responses_to_oversized_bodies_and_crashes_have_the_headers_too(
 
     app = conversations_app("postgresql://nowhere")
     app.add_api_route("/crash", crash)
-    async with browser_of(app) as browser:
+    async with client_of(app) as browser:
         crashed, not_ready = await browser.get("/crash"), await browser.get("/readyz")
     assert (crashed.status_code, not_ready.status_code) == (500, 503)
     for answer in (large, crashed, not_ready):
@@ -108,7 +104,7 @@ async def test_pages_and_static_files_keep_their_own_headers(api: httpx2.AsyncCl
 async def test_hsts_is_sent_exactly_when_the_public_url_is_https() -> None:
     for app in (conversations_app, notifications_app):
         for public, expected in (("https://store.test", "max-age=31536000"), ("http://127.0.0.1:8000", None)):
-            async with browser_of(app("postgresql://nowhere", public_url=public)) as browser:
+            async with client_of(app("postgresql://nowhere", public_url=public)) as browser:
                 for path in ("/healthz", "/nothing", "/api/v1/notifications"):
                     answer = await browser.get(path)
                     assert answer.headers.get("strict-transport-security") == expected
@@ -118,7 +114,7 @@ async def test_hsts_is_sent_exactly_when_the_public_url_is_https() -> None:
 async def test_the_documentation_page_may_run_only_its_own_scripts(service: str) -> None:
     page_path, document = DOCUMENTS[service]
     app = {"conversations": conversations_app, "notifications": notifications_app}[service]
-    async with browser_of(app("postgresql://nowhere")) as browser:
+    async with client_of(app("postgresql://nowhere")) as browser:
         page = await browser.get(page_path)
         policy = page.headers["content-security-policy"]
         assert "script-src 'self' 'sha256-" in policy
@@ -132,6 +128,6 @@ async def test_the_documentation_page_may_run_only_its_own_scripts(service: str)
 @pytest.mark.parametrize("service", DOCUMENTS)
 async def test_the_document_and_its_page_can_be_disabled(service: str) -> None:
     app = {"conversations": conversations_app, "notifications": notifications_app}[service]
-    async with browser_of(app("postgresql://nowhere", docs=False)) as browser:
+    async with client_of(app("postgresql://nowhere", docs=False)) as browser:
         for path in (*DOCUMENTS[service], "/docs/oauth2-redirect", "/docs/static/swagger-ui.css", "/redoc"):
             assert problem(await browser.get(path)) == (404, "not-found")

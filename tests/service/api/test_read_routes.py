@@ -10,6 +10,7 @@ from fastapi import FastAPI
 from shared.api.read_route import ReadFirst, ReadRoute
 from shared.observability.logs import ENDLESS_ROUTES
 from tests.service.helpers.callers import ORDER, Caller
+from tests.service.helpers.connected import app_of
 
 ADMIN, CUSTOMER = "/api/v1/admin", "/api/v1"
 CASES = {
@@ -78,10 +79,7 @@ CASES = {
 
 @pytest.fixture
 def app(api: httpx2.AsyncClient) -> FastAPI:
-    transport = api._transport  # noqa: SLF001 - the application of the client
-    assert isinstance(transport, httpx2.ASGITransport)
-    assert isinstance(transport.app, FastAPI)
-    return transport.app
+    return app_of(api)
 
 
 def test_every_read_route_has_a_case(app: FastAPI) -> None:

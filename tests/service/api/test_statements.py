@@ -7,8 +7,9 @@ import pytest
 from sqlalchemy.ext.asyncio import AsyncEngine
 
 from tests.service.conftest import As
-from tests.service.helpers.browser import HOST, Browser
+from tests.service.helpers.browser import Browser
 from tests.service.helpers.callers import ORDER, UNKNOWN_ID, Caller
+from tests.service.helpers.connected import HOST
 from tests.service.helpers.recorded_statements import statements
 
 

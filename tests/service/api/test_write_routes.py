@@ -10,6 +10,7 @@ from fastapi import FastAPI
 
 from shared.api.write_route import WriteFirst, WriteRoute
 from tests.service.helpers.callers import ORDER, Caller
+from tests.service.helpers.connected import app_of
 
 JSON = "application/json"
 KEY = "Idempotency-Key"
@@ -80,10 +81,7 @@ PATHS = ("x", "00000000-0000-7000-8000-000000000000")
 
 @pytest.fixture
 def app(api: httpx2.AsyncClient) -> FastAPI:
-    transport = api._transport  # noqa: SLF001 - the application of the client
-    assert isinstance(transport, httpx2.ASGITransport)
-    assert isinstance(transport.app, FastAPI)
-    return transport.app
+    return app_of(api)
 
 
 def test_each_side_posts_and_creates_by_a_write_route(app: FastAPI) -> None:

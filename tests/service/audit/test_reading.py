@@ -20,7 +20,7 @@ from tests.helpers.waiting import eventually
 from tests.service.audit.test_recording import empty_audit, told
 from tests.service.conftest import SECRET, As
 from tests.service.helpers.callers import UNKNOWN_ID, Caller, problem
-from tests.service.helpers.connected import connect
+from tests.service.helpers.connected import client_of, connect
 from tests.service.helpers.inbox_pages import signed_in
 
 __all__ = ["empty_audit"]
@@ -235,6 +235,6 @@ async def test_the_audit_needs_its_permission(
     )
     app = create_app(settings)
     connect(app, conversations)
-    async with httpx2.AsyncClient(transport=httpx2.ASGITransport(app=app), base_url="http://chats.test") as client:
+    async with client_of(app) as client:
         caller = Caller(client, "/api/v1/admin", acting_as("sam", "admin", permissions=permissions))
         assert (await caller.call("GET", "/audit")).status_code == status

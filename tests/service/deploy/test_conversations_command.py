@@ -1,11 +1,7 @@
 """`chats conversations expiring`, and what `chats status` says of closed conversations."""
 
-import asyncio
-
-from typer.testing import CliRunner, Result
-
-from deploy.cli import app
 from shared.database.transactions import SessionFactory
+from tests.service.deploy.conftest import Chats
 from tests.service.helpers.callers import Caller
 from tests.service.messaging.test_quiet import age
 
@@ -13,19 +9,14 @@ from tests.service.messaging.test_quiet import age
 async def test_what_retention_deletes_can_be_seen_before_it_is_set(
     anna: Caller,
     sam: Caller,
-    databases: dict[str, str],
+    chats: Chats,
     conversations: SessionFactory,
     notifications: SessionFactory,
 ) -> None:
     assert notifications
-    urls = {f"CHATS_{name.upper()}_DATABASE_URL": url for name, url in databases.items()}
-
-    async def chats(*words: str, days: str = "") -> Result:
-        environment = {**urls, "CHATS_CLOSED_RETENTION_DAYS": days}
-        return await asyncio.to_thread(CliRunner().invoke, app, list(words), env=environment)
 
     async def closed(days: str) -> str:
-        shown = await chats("status", days=days)
+        shown = await chats("status", CHATS_CLOSED_RETENTION_DAYS=days)
         [line] = [line for line in shown.stdout.splitlines() if line.startswith("closed")]
         return line
 
@@ -42,20 +33,16 @@ async def test_what_retention_deletes_can_be_seen_before_it_is_set(
     assert tried[3:] == ["… and 1 more", "Nothing of this is deleted: CHATS_CLOSED_RETENTION_DAYS is not set."]
     assert await closed("") == "closed        conversations are kept"
 
-    set_to = (await chats("conversations", "expiring", days="90")).stdout
+    set_to = (await chats("conversations", "expiring", CHATS_CLOSED_RETENTION_DAYS="90")).stdout
     assert "`chats jobs` deletes them" in set_to
     assert "3 conversations due to be deleted after 90 days" in await closed("90")
     assert "0 conversations due to be deleted after 365 days" in await closed("365")
     assert len((await anna.get("/conversations"))["items"]) == 3
 
 
-async def test_a_number_of_days_that_looks_like_a_mistake_is_refused(databases: dict[str, str]) -> None:
+async def test_a_number_of_days_that_looks_like_a_mistake_is_refused(chats: Chats) -> None:
     for days in ("0", "1", "6.9", "-30", "nan", "ninety"):
-        environment = {
-            "CHATS_CONVERSATIONS_DATABASE_URL": databases["conversations"],
-            "CHATS_CLOSED_RETENTION_DAYS": days,
-        }
-        result = await asyncio.to_thread(CliRunner().invoke, app, ["jobs"], env=environment)
+        result = await chats("jobs", CHATS_CLOSED_RETENTION_DAYS=days)
         assert result.exit_code != 0
         assert "CHATS_CLOSED_RETENTION_DAYS" in str(result.exception)
         if days in {"0", "1"}:

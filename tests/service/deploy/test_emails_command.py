@@ -2,17 +2,13 @@
 
 import asyncio
 import time
-from collections.abc import Callable, Coroutine
 from datetime import timedelta
-from typing import Any
 from uuid import uuid4
 
 import pytest
 from prometheus_client import generate_latest
 from sqlalchemy import func, select, update
-from typer.testing import CliRunner, Result
 
-from deploy.cli import app
 from services.notifications import metrics
 from services.notifications.delivery.sender import drain
 from services.notifications.models import DeliveryAttempt, Email, SendingControl
@@ -22,21 +18,10 @@ from shared.broker.status import BrokerStatus
 from shared.database.transactions import SessionFactory, transaction
 from tests.helpers.smtp_server import smtp_server
 from tests.service.delivery.test_circuit_breaker import create_emails, customer, make_due, settings_for, states
+from tests.service.deploy.conftest import Chats
 from tests.service.helpers.event_factory import email_settings, posted, receive
 
-Chats = Callable[..., Coroutine[Any, Any, Result]]
 SETTINGS = email_settings("postgresql://unused")
-
-
-@pytest.fixture
-def chats(databases: dict[str, str]) -> Chats:
-    """Run a command as an operator does."""
-
-    async def run(*words: str) -> Result:
-        environment = {f"CHATS_{name.upper()}_DATABASE_URL": url for name, url in databases.items()}
-        return await asyncio.to_thread(CliRunner().invoke, app, list(words), env=environment)
-
-    return run
 
 
 async def fail(

@@ -1,14 +1,12 @@
 """`chats status` with a database that cannot be used: it shows the other one."""
 
-import asyncio
 from collections.abc import AsyncIterator
 
 import asyncpg
 import pytest
-from typer.testing import CliRunner
 
-from deploy.cli import app
 from deploy.local.postgres import Server
+from tests.service.deploy.conftest import Chats
 
 LINES = {
     "conversations": {"log", "publisher", "retention", "search", "reports"},
@@ -27,10 +25,9 @@ async def read_only(request: pytest.FixtureRequest, postgres: Server) -> AsyncIt
 
 
 async def test_the_status_of_the_other_service_is_shown_when_a_database_is_read_only(
-    databases: dict[str, str], read_only: str
+    chats: Chats, read_only: str
 ) -> None:
-    environment = {f"CHATS_{name.upper()}_DATABASE_URL": url for name, url in databases.items()}
-    result = await asyncio.to_thread(CliRunner().invoke, app, ["status"], env=environment)
+    result = await chats("status")
     [fault] = [line for line in result.stdout.splitlines() if line.startswith("database")]
     assert read_only in fault
     assert "read-only" in fault

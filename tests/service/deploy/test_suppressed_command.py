@@ -7,9 +7,8 @@ from sqlalchemy import text
 from services.notifications import metrics
 from shared.database.transactions import SessionFactory, transaction
 from tests.service.delivery.test_circuit_breaker import create_emails, states
-from tests.service.deploy.test_emails_command import SETTINGS, Chats, chats
-
-__all__ = ["chats"]
+from tests.service.deploy.conftest import Chats
+from tests.service.deploy.test_emails_command import SETTINGS
 
 SUPPRESS = text("""
     insert into suppressions (address_hash, user_id, email_id, reason, status)

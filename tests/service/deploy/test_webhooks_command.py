@@ -1,28 +1,10 @@
 """`chats webhooks`, and what `chats status` says of webhooks."""
 
-import asyncio
-from collections.abc import Callable, Coroutine
-
-import pytest
 from sqlalchemy import text
-from typer.testing import CliRunner, Result
 
-from deploy.cli import app
 from shared.database.transactions import SessionFactory, transaction
+from tests.service.deploy.conftest import Chats
 from tests.service.helpers.callers import Caller
-
-Chats = Callable[..., Coroutine[None, None, Result]]
-
-
-@pytest.fixture
-def chats(databases: dict[str, str]) -> Chats:
-    """Run a command as an operator does."""
-
-    async def run(*words: str) -> Result:
-        environment = {f"CHATS_{name.upper()}_DATABASE_URL": url for name, url in databases.items()}
-        return await asyncio.to_thread(CliRunner().invoke, app, list(words), env=environment)
-
-    return run
 
 
 async def test_webhooks_and_deliveries_are_listed_and_sent_again_without_what_was_answered(

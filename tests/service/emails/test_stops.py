@@ -16,8 +16,9 @@ from services.notifications.settings import EmailSettings
 from shared.database.transactions import transaction
 from shared.event_log.sequencer import rotate_epoch
 from tests.service.emails.test_follower import NO_SMTP, Following, following
-from tests.service.helpers.browser import HOST, Browser, aged
+from tests.service.helpers.browser import Browser, aged
 from tests.service.helpers.callers import Caller
+from tests.service.helpers.connected import HOST
 from tests.service.helpers.event_factory import email_settings
 from tests.service.helpers.html import Page
 from tests.service.helpers.inbox_pages import show, signed_in

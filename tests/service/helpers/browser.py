@@ -11,8 +11,7 @@ import jwt
 from shared.auth.tokens import issue_token
 from shared.settings import TokenSettings
 from tests.service.conftest import SECRET
-
-HOST = "http://chats.test"
+from tests.service.helpers.connected import HOST
 
 
 @dataclass

@@ -6,7 +6,8 @@ from typing import Any
 
 import httpx2
 
-from tests.service.helpers.browser import HOST, Browser
+from tests.service.helpers.browser import Browser
+from tests.service.helpers.connected import HOST
 from tests.service.helpers.html import Page
 
 ROOT = "/admin/dashboard/conversation/"

@@ -12,8 +12,7 @@ from services.conversations.rate_limits.policy import Limits
 from services.conversations.settings import ApiSettings
 from shared.database.transactions import SessionFactory
 from shared.process.running import create_server
-from tests.service.helpers.browser import HOST
-from tests.service.helpers.connected import connect
+from tests.service.helpers.connected import HOST, connect
 
 SECRET = "a secret for tests, of 32 bytes or more"
 REDIS_TIMEOUT = 5.0  # seconds; long, so that a slow test machine does not disable the limits

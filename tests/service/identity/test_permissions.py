@@ -11,9 +11,9 @@ from services.conversations.settings import ApiSettings
 from shared.auth.principal import UNNAMED_PERMISSIONS, Permission
 from shared.database.transactions import SessionFactory
 from tests.service.conftest import SECRET
-from tests.service.helpers.browser import HOST, Browser, aged, store_token
+from tests.service.helpers.browser import Browser, aged, store_token
 from tests.service.helpers.callers import Caller
-from tests.service.helpers.connected import connect
+from tests.service.helpers.connected import client_of, connect
 
 INBOX = "/admin/dashboard/conversation/"
 
@@ -29,8 +29,7 @@ async def calling(
     )
     app = create_app(settings)
     connect(app, conversations)
-    transport = httpx2.ASGITransport(app=app, raise_app_exceptions=False)
-    async with httpx2.AsyncClient(transport=transport, base_url=HOST) as client:
+    async with client_of(app) as client:
         yield client
 
 

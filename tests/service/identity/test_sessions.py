@@ -25,9 +25,9 @@ from shared.settings import Role
 from tests.helpers.identity_provider import private_key, signed
 from tests.service.access.table import ROWS
 from tests.service.conftest import SECRET
-from tests.service.helpers.browser import HOST, Browser, aged, store_token
+from tests.service.helpers.browser import Browser, aged, store_token
 from tests.service.helpers.callers import Caller, problem
-from tests.service.helpers.connected import connect
+from tests.service.helpers.connected import HOST, client_of, connect
 
 STORE = "https://store.test"
 ISSUER = "https://id.test"
@@ -47,9 +47,8 @@ def new_browser(conversations: SessionFactory, databases: dict[str, str]) -> New
         values = {"auth_secret": [SECRET], "store_origins": [STORE], "public_url": HOST} | changes
         app = create_app(ApiSettings(conversations_database_url=databases["conversations"], **values))
         connect(app, conversations)
-        transport = httpx2.ASGITransport(app=app, raise_app_exceptions=False)
         secure = values["public_url"].startswith("https")
-        async with httpx2.AsyncClient(transport=transport, base_url=values["public_url"]) as client:
+        async with client_of(app, values["public_url"]) as client:
             yield Browser(client, "__Host-chats" if secure else "chats")
 
     return make

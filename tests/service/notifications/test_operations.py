@@ -13,7 +13,7 @@ from services.notifications.models import InboxEntry
 from services.notifications.settings import ApiSettings
 from shared.database.transactions import SessionFactory, transaction
 from tests.service.conftest import SECRET, As
-from tests.service.helpers.connected import connect
+from tests.service.helpers.connected import client_of, connect
 
 PREFIX = "/api/v1/notifications"
 
@@ -31,8 +31,7 @@ async def operator(
     app = create_app(settings)
     connect(app, notifications)
     headers = acting_as("olga", "admin", chats={"permissions": ["operations"]})
-    transport = httpx2.ASGITransport(app=app, raise_app_exceptions=False)
-    async with httpx2.AsyncClient(transport=transport, base_url="http://chats.test", headers=headers) as client:
+    async with client_of(app, headers=headers) as client:
         yield client
 
 

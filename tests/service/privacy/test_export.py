@@ -12,7 +12,6 @@ from zipfile import BadZipFile, ZipFile
 
 import httpx2
 import pytest
-from fastapi import FastAPI
 from sqlalchemy import text
 from structlog.testing import capture_logs
 
@@ -24,15 +23,11 @@ from shared.database.transactions import SessionFactory, transaction
 from tests.helpers.waiting import eventually
 from tests.service.conftest import FEED_SECRET, serving
 from tests.service.helpers.callers import ORDER, Caller, problem
+from tests.service.helpers.connected import app_of
 from tests.service.helpers.event_factory import email_settings
 from tests.service.helpers.sweeping import Sweeper
 
 HOSTILE = "../../<b>%2e%2e/CON:\u202egnp.exe"
-
-
-def app_of(client: httpx2.AsyncClient) -> FastAPI:
-    app: FastAPI = client._transport.app  # type: ignore[attr-defined] # noqa: SLF001 - there is no public way
-    return app
 
 
 @pytest.fixture(autouse=True)

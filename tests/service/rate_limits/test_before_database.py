@@ -9,8 +9,9 @@ from sqlalchemy.ext.asyncio import AsyncEngine
 from services.conversations.rate_limits.policy import LimitedAction
 from shared.auth.principal import Principal
 from tests.service.conftest import As
-from tests.service.helpers.browser import HOST, Browser
+from tests.service.helpers.browser import Browser
 from tests.service.helpers.callers import Caller
+from tests.service.helpers.connected import HOST
 from tests.service.helpers.html import Page
 
 MESSAGE, CONVERSATION = LimitedAction.MESSAGE, LimitedAction.CONVERSATION

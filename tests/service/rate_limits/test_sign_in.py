@@ -9,8 +9,9 @@ from structlog.testing import capture_logs
 
 from services.conversations.rate_limits.policy import SUSPICIOUS
 from shared.database.transactions import SessionFactory
-from tests.service.helpers.browser import HOST, Browser, store_token
+from tests.service.helpers.browser import Browser, store_token
 from tests.service.helpers.callers import problem
+from tests.service.helpers.connected import HOST
 from tests.service.helpers.limited import processes
 from tests.service.helpers.valkey_process import Valkey
 

@@ -10,8 +10,9 @@ from shared.database.transactions import SessionFactory
 from shared.event_log.reading import read_head
 from tests.helpers.sse_client import Reader, reading
 from tests.helpers.waiting import eventually
-from tests.service.helpers.browser import HOST, Browser
+from tests.service.helpers.browser import Browser
 from tests.service.helpers.callers import Caller
+from tests.service.helpers.connected import HOST
 from tests.service.helpers.live_api import Live, until_received
 
 CANARY = "canary-anna"

@@ -11,7 +11,6 @@ from itertools import pairwise
 from typing import Any
 from zoneinfo import ZoneInfo
 
-import httpx2
 import pytest
 
 from services.conversations.app import create_app
@@ -21,7 +20,7 @@ from services.conversations.settings import ApiSettings
 from shared.database.transactions import SessionFactory, transaction, transaction_driver
 from tests.service.conftest import SECRET, As
 from tests.service.helpers.callers import UNKNOWN_ID, Caller, problem
-from tests.service.helpers.connected import connect
+from tests.service.helpers.connected import client_of, connect
 from tests.service.reports.test_facts import catch_up
 
 NOON = datetime(2026, 3, 10, 12, tzinfo=UTC)
@@ -194,7 +193,7 @@ async def test_days_begin_at_midnight_in_the_stores_zone_also_when_clocks_change
     await put_facts(
         conversations, [(each, None, None, None, None, None) for each in (*moments, moments[0] - timedelta(minutes=1))]
     )
-    async with httpx2.AsyncClient(transport=httpx2.ASGITransport(app=app), base_url="http://chats.test") as client:
+    async with client_of(app) as client:
         caller = Caller(client, "/api/v1/admin", acting_as("sam", "admin"))
         report = await caller.get("/reports", **{"from": "2026-03-28", "to": "2026-03-30"})
     assert [row["opened"] for row in report["items"]] == [1, 2, 0]
@@ -268,7 +267,7 @@ async def test_reports_need_their_permission(
     )
     app = create_app(settings)
     connect(app, conversations)
-    async with httpx2.AsyncClient(transport=httpx2.ASGITransport(app=app), base_url="http://chats.test") as client:
+    async with client_of(app) as client:
         for permissions, status in ([], 403), (["audit"], 403), (["reports"], 200):
             caller = Caller(client, "/api/v1/admin", acting_as("sam", "admin", permissions=permissions))
             assert (await caller.call("GET", path)).status_code == status

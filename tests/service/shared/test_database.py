@@ -30,6 +30,7 @@ from shared.database.transactions import (
 from shared.problems import Unavailable
 from tests.service.conftest import SECRET
 from tests.service.helpers.callers import Caller, problem
+from tests.service.helpers.connected import client_of
 
 HOW_TO_FAIL = {
     "terminated": "select pg_terminate_backend(pg_backend_pid())",
@@ -87,8 +88,7 @@ async def unreachable(databases: dict[str, str]) -> AsyncIterator[httpx2.AsyncCl
     app = create_app(
         ApiSettings(conversations_database_url=url.render_as_string(hide_password=False), auth_secret=[SECRET])
     )
-    transport = httpx2.ASGITransport(app=app, raise_app_exceptions=False)
-    async with httpx2.AsyncClient(transport=transport, base_url="http://chats.test") as client:
+    async with client_of(app) as client:
         yield client
 
 

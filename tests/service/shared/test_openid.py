@@ -21,7 +21,7 @@ from shared.database.transactions import SessionFactory
 from tests.helpers.waiting import eventually
 from tests.service.conftest import SECRET
 from tests.service.helpers.callers import problem
-from tests.service.helpers.connected import connect
+from tests.service.helpers.connected import client_of, connect
 
 CALLBACK = "https://store.test/callback"
 ANNA = {
@@ -105,11 +105,6 @@ async def chats(
     async with client_of(app) as client:
         yield client
     await app.state.keys.close()
-
-
-def client_of(app: Any) -> httpx2.AsyncClient:
-    transport = httpx2.ASGITransport(app=app, raise_app_exceptions=False)
-    return httpx2.AsyncClient(transport=transport, base_url="http://chats.test")
 
 
 def bearer(token: str) -> dict[str, str]:

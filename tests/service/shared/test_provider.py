@@ -16,7 +16,7 @@ from tests.helpers.identity_provider import ALGORITHMS, Provider, claims, privat
 from tests.helpers.waiting import eventually
 from tests.service.conftest import SECRET
 from tests.service.helpers.callers import problem
-from tests.service.helpers.connected import connect
+from tests.service.helpers.connected import client_of, connect
 from tests.service.helpers.provider_keys import Clock, caller, keys_of, token_with_kid, unavailable
 
 UNAUTHENTICATED, UNAVAILABLE = (401, "unauthenticated"), (503, "unavailable")
@@ -106,8 +106,7 @@ async def test_with_secret_and_url_each_is_used_with_its_own_algorithm(
         )
     )
     connect(app, conversations)
-    transport = httpx2.ASGITransport(app=app, raise_app_exceptions=False)
-    async with httpx2.AsyncClient(transport=transport, base_url="http://chats.test") as client:
+    async with client_of(app) as client:
         call = caller(client, "/api/v1/unread")
         assert (await call(signed(SECRET, "HS256"))).status_code == 200
         assert provider.request_count == 0
@@ -123,8 +122,7 @@ async def test_without_a_secret_no_session_begins_and_the_page_says_why(
         ConversationsSettings(conversations_database_url=databases["conversations"], auth_jwks_url=provider.url)
     )
     connect(app, conversations)
-    transport = httpx2.ASGITransport(app=app, raise_app_exceptions=False)
-    async with httpx2.AsyncClient(transport=transport, base_url="http://chats.test") as client:
+    async with client_of(app) as client:
         answer = await client.post("/session", data={"token": token_with_kid("RS256")})
         assert answer.status_code == 503
         assert "CHATS_AUTH_SECRET" in answer.text
@@ -144,8 +142,7 @@ async def test_a_session_begins_with_a_fresh_token_of_the_provider(
         )
     )
     connect(app, conversations)
-    transport = httpx2.ASGITransport(app=app, raise_app_exceptions=False)
-    async with httpx2.AsyncClient(transport=transport, base_url="http://chats.test") as client:
+    async with client_of(app) as client:
         old = signed(private_key("RS256"), "RS256", {"kid": "RS256"}, iat=claims()["iat"].timestamp() - 400)
         assert (await client.post("/session", data={"token": old})).status_code == 401
         assert (await client.post("/session", data={"token": token_with_kid("RS256")})).status_code == 303

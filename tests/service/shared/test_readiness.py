@@ -35,6 +35,7 @@ from shared.problems import Unavailable
 from tests.helpers.waiting import eventually
 from tests.service.conftest import SECRET, As
 from tests.service.helpers.callers import Caller, problem
+from tests.service.helpers.connected import client_of
 
 RECOVERY = 5  # seconds within which the product writes again after its database accepts writes
 SUBJECT = {"subject": "Where is my parcel?"}
@@ -58,8 +59,7 @@ def make_app(service: str, url: str) -> FastAPI:
 async def running(service: str, url: str) -> AsyncIterator[httpx2.AsyncClient]:
     """Create an API with connections of its own, and yield a client."""
     app = make_app(service, url)
-    transport = httpx2.ASGITransport(app=app, raise_app_exceptions=False)
-    async with httpx2.AsyncClient(transport=transport, base_url="http://chats.test") as client:
+    async with client_of(app) as client:
         yield client
     await app.state.sessions.kw["bind"].dispose()
 

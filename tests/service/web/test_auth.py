@@ -5,7 +5,6 @@ from collections.abc import AsyncIterator
 from datetime import UTC, datetime, timedelta
 from typing import Any
 
-import httpx2
 import pytest
 from fastapi import APIRouter, FastAPI
 from sqlalchemy import text
@@ -26,9 +25,9 @@ from shared.problems import Unauthenticated
 from shared.settings import Role, TokenSettings
 from tests.helpers.waiting import eventually
 from tests.service.conftest import SECRET
-from tests.service.helpers.browser import HOST, Browser, aged, store_token
+from tests.service.helpers.browser import Browser, aged, store_token
 from tests.service.helpers.callers import Caller, problem
-from tests.service.helpers.connected import connect
+from tests.service.helpers.connected import HOST, client_of, connect
 
 SETTINGS = TokenSettings(auth_secret=[SECRET])
 UNAUTHENTICATED, FORBIDDEN, CSRF_FAILED = (401, "unauthenticated"), (403, "forbidden"), (403, "csrf-failed")
@@ -67,8 +66,7 @@ def app(conversations: SessionFactory, databases: dict[str, str]) -> FastAPI:
 
 @pytest.fixture
 async def browser(app: FastAPI) -> AsyncIterator[Browser]:
-    transport = httpx2.ASGITransport(app=app, raise_app_exceptions=False)
-    async with httpx2.AsyncClient(transport=transport, base_url=HOST) as client:
+    async with client_of(app) as client:
         yield Browser(client)
 
 

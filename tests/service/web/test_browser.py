@@ -11,8 +11,8 @@ from services.conversations.app import create_app
 from services.conversations.settings import ApiSettings
 from shared.database.transactions import SessionFactory
 from tests.service.conftest import SECRET
-from tests.service.helpers.browser import HOST, Browser, store_token
-from tests.service.helpers.connected import connect
+from tests.service.helpers.browser import Browser, store_token
+from tests.service.helpers.connected import HOST, client_of, connect
 
 ROOT = "/dashboard/messages/"
 VIENNA = {"Cookie": "chats-zone=Europe/Vienna"}
@@ -25,8 +25,7 @@ async def browser(conversations: SessionFactory, databases: dict[str, str]) -> A
     url = databases["conversations"]
     app = create_app(ApiSettings(conversations_database_url=url, auth_secret=[SECRET], **settings))
     connect(app, conversations)
-    transport = httpx2.ASGITransport(app=app, raise_app_exceptions=False)
-    async with httpx2.AsyncClient(transport=transport, base_url=HOST) as client:
+    async with client_of(app) as client:
         yield Browser(client)
 
 

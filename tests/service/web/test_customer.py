@@ -12,8 +12,9 @@ from sqlalchemy import text
 from sqlalchemy.ext.asyncio import AsyncEngine
 
 from services.conversations.messaging import listing
-from tests.service.helpers.browser import HOST, Browser, store_token
+from tests.service.helpers.browser import Browser, store_token
 from tests.service.helpers.callers import UNKNOWN_ID, Caller
+from tests.service.helpers.connected import HOST
 from tests.service.helpers.recorded_statements import statements, without_transactions
 
 ROOT = "/dashboard/messages/"

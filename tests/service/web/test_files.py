@@ -12,8 +12,9 @@ from shared.api.body_size import MAX_BODY_BYTES
 from shared.database.transactions import SessionFactory
 from tests.helpers.awkward_files import picture
 from tests.service.attachments.test_uploading import application, rows, set_settings
-from tests.service.helpers.browser import HOST, Browser
+from tests.service.helpers.browser import Browser
 from tests.service.helpers.callers import Caller
+from tests.service.helpers.connected import HOST
 from tests.service.helpers.html import Element, Page
 
 ROOT, ADMIN_ROOT = "/dashboard/messages/", "/admin/dashboard/conversation/"

@@ -14,9 +14,9 @@ from services.conversations.settings import ApiSettings
 from services.conversations.web.assets import EMBED, embedded_script
 from shared.database.transactions import SessionFactory
 from tests.service.conftest import SECRET
-from tests.service.helpers.browser import HOST, Browser, store_token
+from tests.service.helpers.browser import Browser, store_token
 from tests.service.helpers.callers import UNKNOWN_ID, problem
-from tests.service.helpers.connected import connect
+from tests.service.helpers.connected import HOST, client_of, connect
 
 STORE, OTHER_STORE = "https://store.test", "http://localhost:8011"
 START, SESSION, LIST = "/messenger/start/", "/messenger/session", "/messenger/"
@@ -33,8 +33,7 @@ def new_frame(conversations: SessionFactory, databases: dict[str, str]) -> NewFr
         values = {"auth_secret": [SECRET], "store_origins": [STORE, OTHER_STORE], "public_url": HOST} | changes
         app = create_app(ApiSettings(conversations_database_url=databases["conversations"], redis_url=None, **values))
         connect(app, conversations)
-        transport = httpx2.ASGITransport(app=app, raise_app_exceptions=False)
-        async with httpx2.AsyncClient(transport=transport, base_url=values["public_url"]) as client:
+        async with client_of(app, values["public_url"]) as client:
             yield Browser(client, "chats-messenger")
 
     return make

@@ -9,9 +9,9 @@ from fastapi import FastAPI
 
 from shared.database.engine import create_engine
 from shared.database.transactions import create_sessions
-from tests.service.helpers.browser import HOST, Browser
+from tests.service.helpers.browser import Browser
 from tests.service.helpers.callers import Caller
-from tests.service.helpers.connected import connect
+from tests.service.helpers.connected import HOST, connect
 from tests.service.web.test_customer import ROOT, write
 
 ADMIN_ROOT = "/admin/dashboard/conversation/"

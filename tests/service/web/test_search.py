@@ -12,8 +12,9 @@ from services.conversations.search.excerpts import Match
 from services.conversations.search.query import Span
 from services.conversations.web.searching import marked
 from shared.database.transactions import SessionFactory, transaction
-from tests.service.helpers.browser import HOST, Browser
+from tests.service.helpers.browser import Browser
 from tests.service.helpers.callers import ORDER, Caller
+from tests.service.helpers.connected import HOST
 from tests.service.helpers.html import Page
 from tests.service.helpers.inbox_pages import listed, show, signed_in
 from tests.service.helpers.recorded_statements import statements, without_transactions

@@ -10,9 +10,9 @@ from services.conversations.app import create_app
 from services.conversations.settings import ApiSettings
 from shared.database.transactions import SessionFactory, transaction
 from tests.service.conftest import SECRET
-from tests.service.helpers.browser import HOST, Browser, store_token
+from tests.service.helpers.browser import Browser, store_token
 from tests.service.helpers.callers import Caller
-from tests.service.helpers.connected import connect
+from tests.service.helpers.connected import client_of, connect
 from tests.service.helpers.html import Page
 
 ROOT = "/admin/webhooks/"
@@ -30,8 +30,7 @@ async def browser(databases: dict[str, str], conversations: SessionFactory, file
     )
     app = create_app(settings)
     connect(app, conversations)
-    transport = httpx2.ASGITransport(app=app, raise_app_exceptions=False)
-    async with httpx2.AsyncClient(transport=transport, base_url=HOST) as client:
+    async with client_of(app) as client:
         new = Browser(client)
         await new.submit("/session", token=store_token("sam", "admin", permissions=["webhooks"]))
         yield new

@@ -24,7 +24,6 @@ CORPUS = Path(__file__).parent / "corpus"
 STORE, ADDRESS = "Northwind Tea", "support@northwind.example"
 CUSTOMER, NAME = "maria@customer.example", "Maria Rossi"
 CONVERSATION = UUID("0192f6a0-0000-7000-8000-00000000000a")
-NBSP = "\u00a0"
 
 
 @dataclass(frozen=True)
