@@ -161,7 +161,15 @@ async def test_no_control_is_broken_within_a_word_on_a_phone(people: People, sit
     await page.locator(".top .badge").evaluate("badge => { badge.hidden = false; badge.textContent = '999+'; }")
     for place in (".top nav a", ".top .badge", "#send"):
         assert await page.locator(place).first.evaluate(LINES) == 1, place
+    await page.locator("#bell summary").click()
+    assert await page.locator("#bell h2").evaluate(LINES) == 1
     assert await page.evaluate("document.documentElement.scrollWidth") <= 390
+    await admin.go()
+    await page.locator("[name=ids]").first.check()
+    await page.locator(".bulk-menu summary").click()
+    sheet = await page.locator(".bulk-menu .sheet").bounding_box()
+    assert sheet is not None
+    assert (sheet["x"] >= 0, sheet["x"] + sheet["width"] <= 390) == (True, True)
 
 
 async def test_a_sent_reply_is_taken_back(people: People, site: Site) -> None:

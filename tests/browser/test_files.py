@@ -73,6 +73,24 @@ async def test_an_interrupted_upload_starts_again_and_the_message_waits_for_it(p
     assert await site.bodies(conversation) == ["Hello?", "My ticket"]
 
 
+async def test_a_file_that_is_removed_while_the_message_waits_for_it_ends_the_wait(people: People, site: Site) -> None:
+    dora, conversation = await at_thread(people, site, "The wrong file")
+    dora.expect_complaints(*CUT)
+    await dora.page.route(UPLOADS, lambda route: route.abort())
+    await choose(dora.page, file("diary.pdf"))
+    await composer(dora.page).fill("See the file")
+    await composer(dora.page).press("Control+Enter")
+    waiting = dora.page.get_by_text("Your message will be sent when the files are uploaded.")
+    await expect(waiting).to_be_visible()
+    await dora.page.get_by_role("button", name="Remove diary.pdf").click()
+    await expect(waiting).to_be_hidden()
+    await expect(composer(dora.page)).to_have_value("See the file")
+    await composer(dora.page).fill("Without a file")
+    await composer(dora.page).press("Control+Enter")
+    await expect(messages(dora.page).last).to_contain_text("Without a file")
+    assert await site.bodies(conversation) == ["Hello?", "Without a file"]
+
+
 async def test_files_are_dropped_pasted_removed_and_survive_a_reload(people: People, site: Site) -> None:
     dora, _ = await at_thread(people, site, "Many files")
     await expect(dora.page.locator(".attach.live")).to_be_visible()

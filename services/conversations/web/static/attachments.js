@@ -94,7 +94,7 @@ class Uploads {
       item.remove();
       this.area.querySelector("input").focus();
       this.keep();
-      this.settle(item);
+      this.release(); // the message has changed since it was sent
     });
     this.list.append(item);
     return item;
@@ -159,13 +159,18 @@ class Uploads {
     this.area.querySelector(".waiting").hidden = false;
   }
 
+  /** Do not submit what was held back. */
+  release() {
+    this.submitter = null;
+    this.area.querySelector(".waiting").hidden = true;
+  }
+
   /** Submit what was held back, once the last file is uploaded. */
   settle(item) {
     this.running.delete(item);
     if (this.running.size || !this.submitter) return;
     const submitter = this.submitter === true ? undefined : this.submitter;
-    this.submitter = null;
-    this.area.querySelector(".waiting").hidden = true;
+    this.release();
     if (this.list.querySelector(".refused")) return; // the reader decides whether to send without it
     this.form.requestSubmit(submitter);
   }
