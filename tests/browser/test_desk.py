@@ -147,6 +147,9 @@ async def test_what_is_typed_into_an_opened_form_presses_no_shortcuts(people: Pe
         await expect(page.locator(field)).to_be_focused()
         await page.keyboard.type("see you")
         await expect(page.locator(field)).to_have_value("see you")
+    await page.keyboard.press("Control+Enter")
+    await expect(page.locator(".entry.note .body")).to_have_text("see you")
+    await expect(page.locator("#note-form summary")).to_be_focused()
     assert (await site.conversation(conversation))["status"] == "OPEN"
 
 

@@ -74,9 +74,10 @@ async function showPresent(place, form) {
   document.getElementById("assignee-changed")?.removeAttribute("hidden");
 }
 
-/** Put the focus to where something was deleted: its button is gone. */
+/** Put the focus to where something was deleted, or a note was saved: its button is gone. */
 function keepFocus(act, item) {
   if (act === "remove-label") document.getElementById("new-label")?.focus();
+  if (act === "note" && document.activeElement === document.body) document.querySelector("#note-form summary")?.focus();
   if (act !== "delete-note" && act !== "remove-message") return;
   const place = document.getElementById(item);
   if (!place) return;
