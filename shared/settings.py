@@ -10,7 +10,7 @@ from pydantic import AfterValidator, Field, SecretStr, ValidationError, model_va
 from pydantic_core import ErrorDetails, PydanticCustomError
 from pydantic_settings import BaseSettings, NoDecode, PydanticBaseSettingsSource, SettingsConfigDict
 
-from shared.database.url import INVALID_URL, read_database_url
+from shared.database_url import INVALID_URL, read_database_url
 from shared.tls import check_verified
 
 MIN_SECRET_BYTES = 32

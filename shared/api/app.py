@@ -18,7 +18,6 @@ from starlette.types import ASGIApp, Receive, Scope, Send
 from shared.api import problem_handlers
 from shared.api.app_state import AppState
 from shared.api.docs import add_docs
-from shared.api.headers import SecureHeaders
 from shared.api.read_route import ReadFirst
 from shared.api.repeating import RepeatRequests
 from shared.api.request_limits import FileForms, RequestHead, RequestSizeMiddleware
@@ -29,6 +28,7 @@ from shared.auth.tokens import VerifiedTokens
 from shared.database.engine import close_engine
 from shared.database.readiness import database_fault, newest_version, wait_for_database
 from shared.database.transactions import SessionFactory, connection_provider, create_sessions
+from shared.http_headers import SecureHeaders
 from shared.observability.logs import RequestLoggingMiddleware
 from shared.process.ending import seconds_left
 from shared.process.running import operations_routes

@@ -17,7 +17,7 @@ from sqlalchemy.pool import AsyncAdaptedQueuePool, ConnectionPoolEntry
 
 from shared.database.errors import is_read_only
 from shared.database.primary import primary_connector
-from shared.database.url import read_database_url
+from shared.database_url import read_database_url
 from shared.process.ending import seconds_left
 from shared.tls import database_tls
 

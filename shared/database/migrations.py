@@ -16,7 +16,7 @@ from sqlalchemy.exc import DBAPIError, IntegrityError
 from shared.database.engine import create_engine
 from shared.database.errors import sqlstate
 from shared.database.readiness import newest_version, wait_for_server
-from shared.database.url import read_database_url
+from shared.database_url import read_database_url
 from shared.settings import SettingsError
 
 log = structlog.get_logger()

@@ -23,7 +23,7 @@ from starlette.responses import JSONResponse, PlainTextResponse, Response
 from starlette.routing import Route
 from starlette.types import ASGIApp, Message, Receive, Scope, Send
 
-from shared.api.headers import SecureHeaders
+from shared.http_headers import SecureHeaders
 from shared.process.ending import arm_shutdown_deadline, leave, leave_soon
 from shared.process.stacks import stacks_of_tasks
 from shared.process.stopping import cancel_all

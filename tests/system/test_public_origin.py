@@ -15,8 +15,8 @@ from deploy.local.processes import end, spawn
 from deploy.local.proxy import proxy
 from services.conversations.app import create_app
 from services.conversations.settings import ApiSettings
-from shared.api.headers import DEFAULTS
 from shared.api.request_limits import RequestSizeMiddleware
+from shared.http_headers import DEFAULTS
 from shared.process.running import create_server
 from tests.helpers.waiting import eventually
 

@@ -13,7 +13,7 @@ from starlette.responses import Response
 from starlette.staticfiles import StaticFiles
 from starlette.types import Scope
 
-from shared.api.headers import matches_etag
+from shared.http_headers import matches_etag
 
 STATIC = Path(__file__).parent / "static"
 EMBED = Path(__file__).parent / "embed"

@@ -3,7 +3,7 @@
 import pytest
 from sqlalchemy.ext.asyncio import create_async_engine
 
-from shared.database.url import read_database_url
+from shared.database_url import read_database_url
 
 TWO = {"host": ["db1.example", "db2.example"], "port": [5432, 5433]}
 

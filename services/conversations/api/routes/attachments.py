@@ -20,9 +20,9 @@ from services.conversations.errors import FileNotReady, IdempotencyKeyReused, Ra
 from services.conversations.identity.access import AuthorizedReader
 from services.conversations.rules import Side, ThumbnailState
 from shared.api.dependencies import require
-from shared.api.headers import matches_etag
 from shared.api.routing import ApiRouter
 from shared.auth.principal import Principal
+from shared.http_headers import matches_etag
 from shared.problems import (
     Forbidden,
     Invalid,
