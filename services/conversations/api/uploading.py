@@ -18,7 +18,7 @@ from services.conversations.attachments.file_types import HEAD_BYTES, detect
 from services.conversations.attachments.names import name_in_header, safe_name
 from services.conversations.attachments.uploads import Stored, Upload
 from services.conversations.rules import Side
-from shared.api.streamed_body import declared_size, received
+from shared.api.streamed_body import declared_size, received, refused_after_body
 from shared.auth.principal import Principal
 from shared.database.transactions import request_connection, request_transaction
 from shared.problems import Invalid, PayloadTooLarge, Unavailable
@@ -34,6 +34,11 @@ async def receive_file(request: Request, caller: Principal, key: str | None) -> 
 
     Its row is there before the body is read, and is deleted if anything fails.
     """
+    async with refused_after_body(request):
+        return await _receive_file(request, caller, key)
+
+
+async def _receive_file(request: Request, caller: Principal, key: str | None) -> tuple[Mapping[str, Any], bool]:
     state = api_state(request)
     limit = state.settings.attachment_max_bytes
     form = request.headers.get("content-type", "").lower().startswith("multipart/form-data")

@@ -126,6 +126,34 @@ async def test_nobody_without_a_token_makes_the_server_read_a_body(
     assert await rows(conversations) == 0
 
 
+@pytest.mark.parametrize(
+    ("changes", "declared", "status"),
+    [
+        ({"attachment_max_bytes": 1000}, True, 413),
+        ({"attachment_max_bytes": 1000}, False, 413),
+        ({"limit_attachment_bytes_per_day": 1000}, True, 429),
+    ],
+)
+async def test_a_refusal_waits_for_the_body_unless_the_client_does(
+    anna: Caller, changes: dict[str, int], declared: bool, status: int
+) -> None:
+    """Through a proxy, an earlier one would be lost with the connection."""
+    set_settings(anna, **changes)
+    read = 0
+
+    async def body() -> AsyncIterator[bytes]:
+        nonlocal read
+        for _ in range(100):
+            read += 1
+            yield b"x" * 1000
+
+    size = {"Content-Length": "100000"} if declared else {}
+    assert (await raw(anna, body(), **size)).status_code == status
+    assert read == 100
+    assert (await raw(anna, body(), **size, Expect="100-continue")).status_code == status
+    assert read < 200
+
+
 async def test_a_file_over_the_limit_is_refused_whether_declared_or_not(
     anna: Caller, conversations: SessionFactory, files_url: str
 ) -> None:
