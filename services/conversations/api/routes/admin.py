@@ -97,7 +97,9 @@ async def admin_list_conversations(
     ] = None,
     sort: Annotated[
         Literal["activity", "waiting"],
-        Query(description="`activity`: last activity first. `waiting`: longest waiting for a reply first."),
+        Query(
+            description="`activity`: last activity first; `waiting`: longest waiting for a reply first (not with `q`)."
+        ),
     ] = "activity",
     cursor: Cursor = None,
     limit: Limit = DEFAULT_LIMIT,
