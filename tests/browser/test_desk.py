@@ -153,6 +153,34 @@ async def test_what_is_typed_into_an_opened_form_presses_no_shortcuts(people: Pe
     assert (await site.conversation(conversation))["status"] == "OPEN"
 
 
+async def test_a_name_behind_an_at_chooses_that_admin_and_no_other(people: People, site: Site) -> None:
+    dora, sam = await people.create_user("dora"), await people.sign_in("sam", role="admin")
+    short, long, other = [
+        await people.create_user("ada", role="admin", shown=name) for name in ("Ike", "Ike Lee", "Ikebana")
+    ]
+    page = await sam.open(await site.open_conversation(dora, "Broken teapot"))
+    await page.locator("#note-form summary").click()
+
+    async def expect_chosen(*expected: str) -> None:
+        chosen = "boxes => boxes.filter((box) => box.checked).map((box) => box.value).sort()"
+        assert await page.locator(".mentions input").evaluate_all(chosen) == sorted(expected)
+
+    for text, expected in (
+        ("@ike", [short]),
+        ("@ikebana, please", [other]),
+        ("@Ike Lee and @Ike.", [short, long]),
+        ("@Ike Lee", [long]),
+        ("ike", []),
+    ):
+        await page.locator("#note-body").fill("")
+        await page.keyboard.type(text)
+        await expect_chosen(*expected)
+    await page.locator("#note-body").fill("@Ike")
+    await page.locator(f".mentions [value='{short}']").uncheck()
+    await page.locator("#note-body").fill("@Ike, look")
+    await expect_chosen()
+
+
 async def test_no_control_is_broken_within_a_word_on_a_phone(people: People, site: Site) -> None:
     dora = await people.create_user("dora")
     sam = await people.create_user("sam", role="admin", shown="Wilhelmine Hohenstein", locale="de")

@@ -28,15 +28,35 @@ export function startNotes(thread) {
   // Without the focus in the field, what is typed would be single-key shortcuts.
   form.addEventListener("toggle", () => form.open && document.activeElement === form.firstElementChild && note.focus());
   note.addEventListener("input", () => {
-    const text = note.value.toLocaleLowerCase();
-    for (const box of note.form.querySelectorAll(".mentions [data-name]")) {
-      const isNamed = text.includes(`@${box.dataset.name.toLocaleLowerCase()}`);
+    const boxes = [...note.form.querySelectorAll(".mentions [data-name]")];
+    const named = namesIn(note.value, boxes.map((box) => box.dataset.name));
+    for (const box of boxes) {
       const chosen = box.tagName === "OPTION" ? "selected" : "checked"; // a large team has a list as well
-      if (isNamed && !("named" in box.dataset)) box[chosen] = true; // once: it can be unchecked
-      if (isNamed) box.dataset.named = "";
-      else delete box.dataset.named;
+      const isNamed = named.has(box.dataset.name);
+      if (isNamed === "named" in box.dataset) continue; // once: it can be unchecked
+      if (!isNamed) {
+        if (box.dataset.named) box[chosen] = false;
+        delete box.dataset.named;
+      } else {
+        box.dataset.named = box[chosen] ? "" : "chosen";
+        box[chosen] = true;
+      }
     }
   });
+}
+
+/** Return the names that stand in a text behind an `@`: of "Kim" and "Kim Lee" the longer one, and none within a word. */
+function namesIn(text, names) {
+  const lower = text.toLocaleLowerCase();
+  const marks = names.map((name) => `@${name.toLocaleLowerCase()}`);
+  const isAt = (mark, place) => lower.startsWith(mark, place) && !/^[\p{L}\p{N}]/u.test(lower.slice(place + mark.length));
+  const found = new Set();
+  for (let place = lower.indexOf("@"); place >= 0; place = lower.indexOf("@", place + 1)) {
+    const here = marks.filter((mark) => isAt(mark, place));
+    const longest = Math.max(...here.map((mark) => mark.length));
+    for (const [index, mark] of marks.entries()) if (mark.length === longest && here.includes(mark)) found.add(names[index]);
+  }
+  return found;
 }
 
 async function send(event) {
