@@ -100,10 +100,9 @@ async def join_emails(
         values = (item.id, email_id, item.number, item.sender_id, item.body, item.created_at)
         messages.append((*values, item.files, item.notification_id, item.about))
         log.info("message joined email", message_id=str(item.id), email_id=str(email_id))
-    if emails:
-        await driver.execute(_CREATE_EMAILS, *zip(*emails, strict=True))
     if messages:
-        await driver.execute(_JOIN_EMAILS, *zip(*messages, strict=True))
+        new_emails = zip(*emails, strict=True) if emails else [()] * 9
+        await driver.execute(_JOIN_EMAILS, *new_emails, *zip(*messages, strict=True))
     return {conversation_id for conversation_id, _ in opened}
 
 
@@ -142,7 +141,8 @@ _FIND_PLACES = """
         left join people on people.id = recipient_id
     order by ordinality
 """
-_CREATE_EMAILS = f"""
+# The new emails, and the messages that join them or open ones.
+_JOIN_EMAILS = f"""
     with created as (
         insert into emails (id, audience, recipient_id, conversation_id, subject, state, reason, due_at,
             next_attempt_at, finished_at)
@@ -151,17 +151,17 @@ _CREATE_EMAILS = f"""
             $8::timestamptz[], $9::timestamptz[])
             as new (id, audience, recipient_id, conversation_id, subject, state, reason, due_at, finished_at)
         returning id, finished_at
+    ),
+    joined as (
+        insert into email_messages (message_id, email_id, number, sender_id, body, created_at, files, notification_id,
+            conversation_id)
+        select message_id, email_id, number, sender_id, body, created_at, files::jsonb, notification_id, conversation_id
+        from unnest($10::uuid[], $11::uuid[], $12::int[], $13::text[], $14::text[], $15::timestamptz[], $16::text[],
+            $17::uuid[], $18::uuid[])
+            as new (message_id, email_id, number, sender_id, body, created_at, files, notification_id, conversation_id)
     )
     {emails_updated_sql("created where finished_at is not null")}
 """  # noqa: S608 - built from constants
-_JOIN_EMAILS = """
-    insert into email_messages (message_id, email_id, number, sender_id, body, created_at, files, notification_id,
-        conversation_id)
-    select message_id, email_id, number, sender_id, body, created_at, files::jsonb, notification_id, conversation_id
-    from unnest($1::uuid[], $2::uuid[], $3::int[], $4::text[], $5::text[], $6::timestamptz[], $7::text[], $8::uuid[],
-            $9::uuid[])
-        as new (message_id, email_id, number, sender_id, body, created_at, files, notification_id, conversation_id)
-"""
 _FILE = {"id", "name", "size"}  # what an email says of a file
 
 

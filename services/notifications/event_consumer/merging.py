@@ -34,15 +34,15 @@ async def begin_merges(session: AsyncSession, people: Iterable[Person]) -> dict[
     return merged
 
 
-async def use_persons(session: AsyncSession, posted: Sequence[MessagePosted]) -> None:
+async def use_persons(session: AsyncSession, posted: Sequence[MessagePosted]) -> dict[str, int]:
     """Replace the customers' ids that were merged since these events, by the persons'.
 
-    No merger begins before the transaction ends.
+    No merger begins before the transaction ends. Return the saved versions of the people in these events.
     """
     if not posted:
-        return
+        return {}
     driver = await transaction_driver(session)
-    ids = sorted({event.customer.id for event in posted})
+    ids = sorted({person.id for event in posted for person in (event.customer, event.sender)})
     rows = await driver.fetch(_PERSONS, _LOCK, ids)
     if not rows[0]["is_locked"]:  # a merger is being handled, of which the statement has seen nothing
         await driver.execute("select pg_advisory_xact_lock_shared($1)", _LOCK)
@@ -54,6 +54,7 @@ async def use_persons(session: AsyncSession, posted: Sequence[MessagePosted]) ->
             if event.sender.id == event.customer.id:
                 event.sender = person
             event.customer = person
+    return {row["id"]: row["version"] for row in rows if row["id"] is not None}
 
 
 async def move_merged(session: AsyncSession, merged: Mapping[str, str]) -> set[str]:
@@ -84,9 +85,9 @@ _NOTE: Final = """
 _DELETED: Final = "select id from people where id = any($1::text[]) and deleted"
 _FLATTEN: Final = "update people set merged_into = $2 where merged_into = $1"
 _PERSONS: Final = """
-    select is_locked, id, merged_into
+    select is_locked, id, merged_into, version
     from (select pg_try_advisory_xact_lock_shared($1) as is_locked) as lock
-        left join people on id = any($2::text[]) and merged_into is not null
+        left join people on id = any($2::text[])
 """
 
 _MOVES: Final = (

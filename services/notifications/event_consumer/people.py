@@ -1,7 +1,8 @@
 """Save the people in events. Each has a version, so the order in which they arrive does not matter."""
 
-from collections.abc import Iterable
+from collections.abc import Iterable, Mapping
 from operator import attrgetter
+from types import MappingProxyType
 
 from sqlalchemy.ext.asyncio import AsyncSession
 
@@ -11,12 +12,17 @@ from shared.database.transactions import transaction_driver
 from shared.people import Person
 
 
-async def update_people(session: AsyncSession, people: Iterable[Person]) -> list[Person]:
-    """Save people that are newer than the saved version; return those that were saved."""
-    newest: dict[str, Person] = {}
+async def update_people(
+    session: AsyncSession, people: Iterable[Person], known: Mapping[str, int] = MappingProxyType({})
+) -> list[Person]:
+    """Save people that are newer than the saved version; return those that were saved.
+
+    `known` are saved versions that were read before. Most events hold nobody who is newer, and cost no statement.
+    """
+    versions, newest = dict(known), dict[str, Person]()
     for person in people:
-        if person.id not in newest or newest[person.id].version < person.version:
-            newest[person.id] = person
+        if person.id not in versions or versions[person.id] < person.version:
+            versions[person.id], newest[person.id] = person.version, person
     if not newest:
         return []
     columns = zip(*(_PERSON(newest[key]) for key in sorted(newest)), strict=True)
