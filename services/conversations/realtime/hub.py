@@ -72,7 +72,11 @@ class Hub:
             group.create_task(self._tend())
             group.create_task(self._end_with_sessions())
             if redis_url is not None:
-                group.create_task(Listener(LOG_GROWN, self.wake).run(redis_url))
+                group.create_task(Listener(LOG_GROWN, self._note_growth).run(redis_url))
+
+    def _note_growth(self) -> None:
+        if self._joined:  # without clients there is nothing to send, and each second the hub looks where the log ends
+            self.wake()
 
     def wake(self) -> None:
         """Make the hub read the log at once."""

@@ -13,6 +13,7 @@ from services.conversations.rate_limits.failopen_redis import connect
 
 LOG_GROWN = "chats:log"  # to live streams, with the newest position
 APPENDED = "chats:appended"  # to the relay
+MIN_INTERVAL = 0.02  # minimum seconds between notifications, so that under load one stands for several
 TIMEOUT = 1.0  # seconds to wait for an answer, and between attempts
 SILENCE = 10.0  # seconds without a notification, after which the connection is checked with a ping
 
@@ -20,7 +21,7 @@ log = structlog.get_logger()
 
 
 class Notifier:
-    """Publishes the newest value to a channel; while Redis is slow, skips all but the newest."""
+    """Publishes the newest value to a channel, at once after a quiet time; of values in between only the newest."""
 
     def __init__(self, channel: str) -> None:
         self._channel = channel
@@ -48,6 +49,7 @@ class Notifier:
                     await asyncio.sleep(TIMEOUT)
                 else:
                     working = True
+                    await asyncio.sleep(MIN_INTERVAL)
 
 
 class Listener:
