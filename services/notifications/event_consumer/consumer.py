@@ -254,11 +254,14 @@ async def _mark_handled(session: AsyncSession, events: Sequence[Event]) -> list[
     return [event for event in events if event.id in marked]
 
 
-# As in `in_current_epoch`.
+# The commit does not wait for the disk (ADR 0032): if PostgreSQL crashes and loses it, the whole transaction is lost, and
+# the event is handled again. The sweeper's cursor cannot be past it: commits reach the disk in their order, and that of
+# the cursor waits. The epoch is compared as in `in_current_epoch`.
 _MARK_HANDLED = text("""
     insert into inbox (event_id, type, handled_at)
     select event.id, event.type, clock_timestamp()
-    from unnest(cast(:ids as uuid[]), cast(:types as text[]), cast(:epochs as uuid[])) as event (id, type, epoch),
+    from set_config('synchronous_commit', 'off', true),
+        unnest(cast(:ids as uuid[]), cast(:types as text[]), cast(:epochs as uuid[])) as event (id, type, epoch),
         feed_cursor
     where event.epoch is null or feed_cursor.epoch is null or event.epoch = feed_cursor.epoch
     order by event.id
