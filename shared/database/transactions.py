@@ -6,7 +6,7 @@ from types import TracebackType
 from typing import TYPE_CHECKING, Any, Final, TypeVar, cast
 
 import structlog
-from sqlalchemy import text
+from sqlalchemy.dialects.postgresql.asyncpg import AsyncAdapt_asyncpg_dbapi
 from sqlalchemy.ext.asyncio import AsyncEngine, AsyncSession, async_sessionmaker
 
 from shared.database.engine import Driver, note_error, pool_of
@@ -169,6 +169,11 @@ async def driver_connection(session: AsyncSession) -> Driver:
 async def transaction_driver(session: AsyncSession) -> Driver:
     """Return the asyncpg connection of a session for statements that are all part of its transaction."""
     driver = await driver_connection(session)
-    if not driver.is_in_transaction():  # SQLAlchemy begins one with its own first statement
-        await session.execute(text("select"))
+    if not driver.is_in_transaction():
+        connection: Any = (await (await session.connection()).get_raw_connection()).dbapi_connection
+        try:
+            # SQLAlchemy calls this before its own first statement, which would cost as much as several of the driver's.
+            await connection._start_transaction()  # noqa: SLF001 - there is no other way
+        except AsyncAdapt_asyncpg_dbapi.Error as error:
+            raise (error.__cause__ or error) from None  # the driver's own, as its statements raise them
     return driver

@@ -14,7 +14,7 @@ from uuid import UUID
 
 import structlog
 from pydantic import ValidationError
-from sqlalchemy import ColumnElement, func, literal, select, text, update
+from sqlalchemy import ColumnElement, func, literal, select, update
 from sqlalchemy.dialects.postgresql import insert
 from sqlalchemy.ext.asyncio import AsyncSession
 
@@ -24,7 +24,7 @@ from services.notifications.rules import MAX_EVENT_ATTEMPTS
 from services.notifications.settings import EmailSettings
 from shared.database.errors import DATABASE_ERRORS, is_outage
 from shared.database.orm import any_of, bulk_insert
-from shared.database.transactions import SessionFactory, transaction
+from shared.database.transactions import SessionFactory, transaction, transaction_driver
 from shared.events import PAYLOADS, VERSION, Event, EventType
 from shared.observability.tracing import SpanName, record_span, span_start
 from shared.process.failpoints import failpoint
@@ -245,30 +245,27 @@ async def in_current_epoch(session: AsyncSession, event: Event) -> bool:
 async def _mark_handled(session: AsyncSession, events: Sequence[Event]) -> list[Event]:
     """Mark events of the current epoch as handled; return those that were neither handled nor parked before."""
     ordered = sorted(events, key=lambda event: event.id)  # the order in which entries are locked everywhere
-    columns = {
-        "ids": [event.id for event in ordered],
-        "types": [event.type for event in ordered],
-        "epochs": [event.epoch for event in ordered],
-    }
-    marked = {row.event_id for row in await session.execute(_MARK_HANDLED, columns)}
+    columns = ([getattr(event, name) for event in ordered] for name in ("id", "type", "epoch"))
+    driver = await transaction_driver(session)
+    marked = {row["event_id"] for row in await driver.fetch(_MARK_HANDLED, *columns)}
     return [event for event in events if event.id in marked]
 
 
-# The commit does not wait for the disk (ADR 0032): if PostgreSQL crashes and loses it, the whole transaction is lost, and
-# the event is handled again. The sweeper's cursor cannot be past it: commits reach the disk in their order, and that of
-# the cursor waits. The epoch is compared as in `in_current_epoch`.
-_MARK_HANDLED = text("""
+# The commit does not wait for the disk (ADR 0032): if PostgreSQL crashes and loses it, the whole transaction is lost,
+# and the event is handled again. The sweeper's cursor cannot be past it: commits reach the disk in their order, and
+# that of the cursor waits. The epoch is compared as in `in_current_epoch`.
+_MARK_HANDLED = """
     insert into inbox (event_id, type, handled_at)
     select event.id, event.type, clock_timestamp()
     from set_config('synchronous_commit', 'off', true),
-        unnest(cast(:ids as uuid[]), cast(:types as text[]), cast(:epochs as uuid[])) as event (id, type, epoch),
+        unnest($1::uuid[], $2::text[], $3::uuid[]) as event (id, type, epoch),
         feed_cursor
     where event.epoch is null or feed_cursor.epoch is null or event.epoch = feed_cursor.epoch
     order by event.id
     on conflict (event_id) do update set handled_at = excluded.handled_at
     where inbox.handled_at is null and inbox.parked_at is null
     returning event_id
-""")
+"""
 
 
 def _rows(events: Collection[Event]) -> list[dict[str, Any]]:

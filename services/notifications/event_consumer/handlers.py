@@ -104,9 +104,9 @@ async def handle_payloads(
     """
     people = list(_people(payloads))
     merged = await begin_merges(session, people)
-    known = await use_persons(session, _of_type(payloads, MessagePosted))
+    versions = await use_persons(session, _of_type(payloads, MessagePosted))
     # Lock order: people, conversation states, notifications, emails; within a table by key.
-    updated = await update_people(session, people, known)
+    updated = await update_people(session, people, versions)
     deleted = {person.id for person in updated if person.deleted and person.merged_into is None}
     if merged:  # out of that order: it is rare, and a deadlock only repeats it
         deleted |= await move_merged(session, merged)

@@ -13,13 +13,13 @@ from shared.people import Person
 
 
 async def update_people(
-    session: AsyncSession, people: Iterable[Person], known: Mapping[str, int] = MappingProxyType({})
+    session: AsyncSession, people: Iterable[Person], saved_versions: Mapping[str, int] = MappingProxyType({})
 ) -> list[Person]:
     """Save people that are newer than the saved version; return those that were saved.
 
-    `known` are saved versions that were read before. Most events hold nobody who is newer, and cost no statement.
+    `saved_versions` are what was read before. Most events hold nobody who is newer, and cost no statement.
     """
-    versions, newest = dict(known), dict[str, Person]()
+    versions, newest = dict(saved_versions), dict[str, Person]()
     for person in people:
         if person.id not in versions or versions[person.id] < person.version:
             versions[person.id], newest[person.id] = person.version, person
