@@ -18,14 +18,16 @@ from deploy.local.postgres import Server
 from services.conversations.app import create_app
 from services.conversations.settings import ApiSettings
 from shared.database.engine import COMMAND_TIMEOUT, create_engine
-from shared.database.errors import is_outage
+from shared.database.errors import DATABASE_ERRORS, is_outage
 from shared.database.readiness import database_fault
 from shared.database.transactions import (
     SessionFactory,
     connection_provider,
     create_sessions,
+    driver_connection,
     request_transaction,
     transaction,
+    transaction_driver,
 )
 from shared.problems import Unavailable
 from tests.service.conftest import SECRET
@@ -148,6 +150,23 @@ async def test_a_broken_connection_in_the_pool_is_replaced(
 
     async with engine.connect() as connection:
         assert await connection.scalar(text("select pg_backend_pid()")) != pid
+    await engine.dispose()
+
+
+async def test_a_transaction_that_cannot_begin_raises_the_drivers_error_and_costs_no_other_one(
+    databases: dict[str, str], conversations: SessionFactory
+) -> None:
+    engine = create_engine(databases["conversations"], application="tests", pool_size=1)
+    sessions = create_sessions(engine)
+    async with sessions() as session:
+        pid = (await driver_connection(session)).get_server_pid()
+        async with conversations() as other:
+            assert await other.scalar(text("select pg_terminate_backend(:pid, 5000)"), {"pid": pid})
+        with pytest.raises(DATABASE_ERRORS) as lost:
+            await transaction_driver(session)
+    assert is_outage(lost.value)
+    async with transaction(sessions) as session:
+        assert (await transaction_driver(session)).get_server_pid() != pid
     await engine.dispose()
 
 
