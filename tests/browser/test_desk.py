@@ -194,6 +194,7 @@ async def test_no_control_is_broken_within_a_word_on_a_phone(people: People, sit
         assert await page.locator(place).first.evaluate(LINES) == 1, place
     await page.locator("#bell summary").click()
     assert await page.locator("#bell h2").evaluate(LINES) == 1
+    await expect(page.locator("#bell-items")).not_to_be_empty()  # its request ends before the page is left
     assert await page.evaluate("document.documentElement.scrollWidth") <= 390
     await admin.go()
     await page.locator("[name=ids]").first.check()
