@@ -47,8 +47,8 @@ log = structlog.get_logger()
 class State(NamedTuple):
     """The indexer's state: the age of the oldest message that is not indexed, in seconds, and parked conversations.
 
-    `reason` is the error of the one that was parked last. `filled` and `left` count
-    the conversations that the fill has indexed, and has not, up to 10,000 of these.
+    `reason` is the error of the one that was parked last. `filled` and `left` count the conversations that the fill
+    has indexed, and has not, up to 10,000 of these.
     """
 
     lag: float
