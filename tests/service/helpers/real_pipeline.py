@@ -10,7 +10,6 @@ from typing import Any
 from uuid import UUID
 
 import httpx2
-from sqlalchemy.exc import DBAPIError
 
 from services.conversations.app import create_app
 from services.conversations.catalog.sync import UserUpsert, put_user
@@ -33,6 +32,7 @@ from services.notifications.event_consumer.consumer import receive_events
 from services.notifications.mail.attempts import Attempt
 from services.notifications.rules import MAX_JITTER, Audience
 from shared.broker.celery_app import TASKS
+from shared.database.errors import DATABASE_ERRORS
 from shared.database.transactions import create_sessions, transaction, transaction_driver
 from shared.events import Event
 from shared.problems import NotFound, Unauthenticated
@@ -192,7 +192,7 @@ class RealPipeline:
                 await parked.retry_parked(session, event_id, SETTINGS)
         except NotRetriable:
             return "nothing kept"
-        except DBAPIError:
+        except DATABASE_ERRORS:
             return "died"
         return "done"
 
@@ -209,7 +209,7 @@ class RealPipeline:
         event = self.broker[hint] if kept else self.broker.pop(hint)
         try:
             done = await receive_events(self.notifications, [event], SETTINGS, repeated=repeated)
-        except DBAPIError:
+        except DATABASE_ERRORS:
             return "died"
         return "done" if done else "not yet"
 
@@ -226,7 +226,7 @@ class RealPipeline:
         await self.databases[1].heal()
 
     async def catch_up(self) -> bool:
-        with suppress(DBAPIError):
+        with suppress(*DATABASE_ERRORS):
             await sweeper.catch_up(self.notifications, self.feed, SETTINGS, min_age=0)
         seen = await self.view()
         return bool(seen["cursor"] == seen["head"])
